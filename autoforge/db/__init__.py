@@ -1,0 +1,1 @@
+"""PostgreSQL behind a pool that is cheap to enter and leave."""

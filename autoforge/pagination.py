@@ -1,0 +1,79 @@
+"""Keyset pagination: a page costs the same wherever it is, and rows that come or go shift nothing."""
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from django.db.models import Model, Q, QuerySet
+
+from autoforge.errors import InvalidInput
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Model)
+
+MAX_PAGE = 200
+
+
+class Page(msgspec.Struct, Generic[T]):
+    """One page of a list; `next_cursor` is null on the last one."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class PageQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Query parameters of every list: `?limit=&cursor=`. Lists with filters extend it."""
+
+    limit: int = 50
+    cursor: str | None = None
+
+
+def paginate(
+    queryset: QuerySet[M],
+    query: PageQuery,
+    *,
+    order: Sequence[str],
+    show: Callable[[M], T],
+) -> Page[T]:
+    """At most `query.limit` rows in `order` (field names, '-' descends, the last one unique), by one query.
+
+    Raises InvalidInput for a bad limit, or a cursor that this list did not hand out.
+    """
+    if not 1 <= query.limit <= MAX_PAGE:
+        raise InvalidInput(f"limit must be between 1 and {MAX_PAGE}, not {query.limit}.")
+    if query.cursor:
+        queryset = queryset.filter(_after(order, _decode(query.cursor, order)))
+    rows = list(queryset.order_by(*order)[: query.limit + 1])
+    shown = rows[: query.limit]
+    cursor = (
+        _encode([getattr(shown[-1], name.lstrip("-")) for name in order]) if len(rows) > query.limit else None
+    )
+    return Page([show(row) for row in shown], cursor)
+
+
+def _after(order: Sequence[str], values: Sequence[Any]) -> Q:
+    """Rows that sort after `values`: a < x, or a = x and b < y, …"""
+    condition, equal = Q(), Q()
+    for name, value in zip(order, values, strict=True):
+        field = name.lstrip("-")
+        condition |= equal & Q(**{f"{field}__{'lt' if name.startswith('-') else 'gt'}": value})
+        equal &= Q(**{field: value})
+    return condition
+
+
+def _encode(values: list[Any]) -> str:
+    return base64.urlsafe_b64encode(msgspec.msgpack.encode(values)).decode().rstrip("=")
+
+
+def _decode(cursor: str, order: Sequence[str]) -> list[Any]:
+    try:
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        values = msgspec.msgpack.decode(raw, type=list[datetime | int | float | str])
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        values = []
+    if len(values) != len(order):
+        raise InvalidInput("cursor is not one that this list handed out: start again without it.")
+    return values

@@ -1,0 +1,53 @@
+"""Writes to projects and keys."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from autoforge.auth import hash_secret, key_copies, new_secret
+from autoforge.models import ApiKey, Project, Role
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key just made; `secret` is never shown again."""
+
+    key: ApiKey
+    secret: str
+
+
+def get_or_create_project(name: str) -> Project:
+    """The project called `name`."""
+    return Project.objects.get_or_create(name=name)[0]
+
+
+@transaction.atomic
+def create_api_key(
+    project: Project,
+    *,
+    name: str,
+    role: Role,
+    expires_at: datetime | None = None,
+    rate_limit_per_min: int | None = None,
+) -> NewKey:
+    """A key of `project`; `rate_limit_per_min` None takes the default, 0 lifts the limit."""
+    secret = new_secret()
+    key = ApiKey.objects.create(
+        project=project,
+        name=name,
+        role=role,
+        public_id=f"af_pk_{secrets.token_urlsafe(12)}",
+        secret_hash=hash_secret(secret),
+        expires_at=expires_at,
+        rate_limit_per_min=rate_limit_per_min,
+    )
+    return NewKey(key, secret)
+
+
+def revoke_api_key(key: ApiKey) -> None:
+    """End `key` for good; other processes notice within AUTOFORGE_API_KEY_CACHE seconds."""
+    ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=Now())
+    key_copies.clear()

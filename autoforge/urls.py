@@ -1,0 +1,29 @@
+"""The composition root of HTTP: mounts every app."""
+
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, path
+from django.views.generic import RedirectView
+from dmr.openapi import build_schema
+from dmr.openapi.views import OpenAPIJsonView, RedocView
+from dmr.routing import Router
+
+from evaluations.urls import urlpatterns as evaluations_urls
+from monitoring.urls import health_urls
+from monitoring.urls import urlpatterns as monitoring_urls
+from prompts.urls import urlpatterns as prompts_urls
+from realtime.urls import urlpatterns as realtime_urls
+
+api = Router("api/v1/", [*prompts_urls, *evaluations_urls, *realtime_urls, *monitoring_urls])
+schema = build_schema(api)
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("api/v1/openapi.json", OpenAPIJsonView.as_view(schema), name="openapi"),
+    path("api/docs", RedocView.as_view(schema), name="api-docs"),
+    api.to_urlpatterns(),
+    *health_urls,
+    path("admin/", admin.site.urls),
+    path("", RedirectView.as_view(pattern_name="admin:index")),
+]
+
+handler404 = "autoforge.errors.not_found"
+handler500 = "autoforge.errors.server_error"

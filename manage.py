@@ -1,0 +1,17 @@
+#!/usr/bin/env python
+"""Django's command line for AutoForge."""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command named by the arguments."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "autoforge.settings")
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Prompts under version control, and the model endpoints that can run them."""
+
+from typing import Any
+
+from django.db import models
+from django.db.models.functions import Now
+
+from autoforge.encryption import decrypt
+from autoforge.models import Project
+from prompts.llm.providers.base import Endpoint, Limits, Prices
+
+
+class PromptType(models.TextChoices):
+    TEXT = "text"
+    CHAT = "chat"
+
+
+class Prompt(models.Model):
+    """A named template; its content lives in immutable, numbered versions."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts")
+    name = models.CharField(max_length=200)
+    type = models.CharField(max_length=4, choices=PromptType)
+    tags = models.JSONField(default=list, blank=True)
+    created_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "name"], name="prompt_name_once_a_project")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class PromptVersion(models.Model):
+    """One immutable content of a prompt. `template` is a string, or for chats a list of messages."""
+
+    prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="versions")
+    number = models.PositiveIntegerField()
+    template: Any = models.JSONField()
+    config = models.JSONField(default=dict)
+    variables = models.JSONField(default=list)
+    message = models.CharField(max_length=500, blank=True)
+    content_hash = models.CharField(max_length=64)
+    created_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["prompt", "number"], name="version_number_once_a_prompt"),
+            models.UniqueConstraint(fields=["prompt", "content_hash"], name="version_content_once_a_prompt"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.prompt.name} v{self.number}"
+
+
+class Label(models.Model):
+    """A movable name for one version. `latest` is no row: it is the highest number."""
+
+    prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="labels")
+    name = models.CharField(max_length=64)
+    version = models.ForeignKey(PromptVersion, on_delete=models.CASCADE, related_name="labels")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["prompt", "name"], name="label_once_a_prompt")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class LabelMove(models.Model):
+    """Who pointed a label where, and when; `to_version` is NULL when the label was taken away."""
+
+    prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="label_moves")
+    label = models.CharField(max_length=64)
+    from_version = models.PositiveIntegerField(null=True)
+    to_version = models.PositiveIntegerField(null=True)
+    moved_by = models.CharField(max_length=150)
+    moved_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.from_version} → {self.to_version}"
+
+
+class ProviderName(models.TextChoices):
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    LOCAL = "local"
+    SIMULATED = "simulated"
+
+
+class ModelEndpoint(models.Model):
+    """One language model that can be called. The secret is encrypted and never leaves the server."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="model_endpoints")
+    name = models.CharField(max_length=100)
+    provider = models.CharField(max_length=9, choices=ProviderName)
+    model = models.CharField(max_length=200)
+    base_url = models.CharField(max_length=500, blank=True)
+    encrypted_api_key = models.TextField(blank=True)
+    params = models.JSONField(default=dict, blank=True)
+    input_usd_per_mtok = models.DecimalField(max_digits=12, decimal_places=6, null=True, blank=True)
+    output_usd_per_mtok = models.DecimalField(max_digits=12, decimal_places=6, null=True, blank=True)
+    requests_per_min = models.PositiveIntegerField(null=True, blank=True)
+    tokens_per_min = models.PositiveIntegerField(null=True, blank=True)
+    max_concurrency = models.PositiveIntegerField(null=True, blank=True)
+    settings = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="endpoint_name_once_a_project")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def prices(self) -> Prices | None:
+        """Its own prices in US dollars per million tokens; None leaves them to the price list."""
+        if self.input_usd_per_mtok is None or self.output_usd_per_mtok is None:
+            return None
+        return Prices(self.input_usd_per_mtok, self.output_usd_per_mtok)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.requests_per_min, self.tokens_per_min, self.max_concurrency)
+
+    def as_endpoint(self) -> Endpoint:
+        """What `prompts.llm` needs to call it, the decrypted secret included."""
+        return Endpoint(
+            project=self.project.name,
+            name=self.name,
+            provider=self.provider,
+            model=self.model,
+            base_url=self.base_url or None,
+            api_key=decrypt(self.encrypted_api_key) if self.encrypted_api_key else None,
+            params=self.params,
+            prices=self.prices,
+            limits=self.limits,
+            settings=self.settings,
+        )

@@ -1,0 +1,5 @@
+"""REST routes of this app, mounted under /api/v1/."""
+
+from django.urls import URLPattern
+
+urlpatterns: list[URLPattern] = []

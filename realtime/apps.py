@@ -1,0 +1,7 @@
+"""The realtime app."""
+
+from django.apps import AppConfig
+
+
+class RealtimeConfig(AppConfig):
+    name = "realtime"

@@ -1,0 +1,141 @@
+"""Fixtures of every test: two projects, their keys, and a client that speaks JSON to the front door."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import msgspec
+import pytest
+from django.core.cache import caches
+from django.test import Client
+from django.test.utils import override_settings
+
+from autoforge.auth import Actor, key_copies
+from autoforge.models import Project, Role
+from autoforge.services import create_api_key
+
+
+@dataclass
+class Answer:
+    """A response that is asserted on in one breath: `api.get(…).expect(200)["items"]`."""
+
+    response: Any
+
+    def expect(self, status: int) -> Any:
+        """The decoded body, after checking the status; the raw bytes when it is not JSON."""
+        assert self.response.status_code == status, (self.response.status_code, self.body)
+        return self.body
+
+    @property
+    def body(self) -> Any:
+        content = self.response.getvalue() if self.response.streaming else self.response.content
+        is_json = "json" in self.response.headers.get("Content-Type", "") and "ndjson" not in str(
+            self.response.headers
+        )
+        return msgspec.json.decode(content) if is_json and content else content
+
+    @property
+    def headers(self) -> Any:
+        return self.response.headers
+
+
+class ApiClient:
+    """Requests with one API key, through all of Django."""
+
+    def __init__(self, secret: str | None) -> None:
+        self._client = Client(raise_request_exception=True)
+        self._headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+
+    def with_headers(self, **headers: str) -> Self:
+        """The same caller with more headers; `idempotency_key="x"` sends Idempotency-Key."""
+        other = type(self)(None)
+        other._headers = self._headers | {name.replace("_", "-"): value for name, value in headers.items()}
+        return other
+
+    def request(
+        self, method: str, path: str, body: Any = None, content_type: str = "application/json"
+    ) -> Answer:
+        data = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
+        return Answer(
+            self._client.generic(method, path, data, content_type=content_type, headers=self._headers)
+        )
+
+    def get(self, path: str) -> Answer:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any = None, **kwargs: Any) -> Answer:
+        return self.request("POST", path, body, **kwargs)
+
+    def put(self, path: str, body: Any = None) -> Answer:
+        return self.request("PUT", path, body)
+
+    def patch(self, path: str, body: Any = None) -> Answer:
+        return self.request("PATCH", path, body)
+
+    def delete(self, path: str) -> Answer:
+        return self.request("DELETE", path)
+
+
+@pytest.fixture(autouse=True)
+def _clean_process() -> Iterator[None]:
+    """Nothing that a process keeps outlives a test."""
+    key_copies.clear()
+    yield
+    for cache in caches.all():
+        cache.clear()
+
+
+@pytest.fixture
+def project(db: None) -> Project:
+    return Project.objects.create(name="acme")
+
+
+@pytest.fixture
+def other_project(db: None) -> Project:
+    return Project.objects.create(name="rival")
+
+
+@pytest.fixture
+def actor(project: Project) -> Actor:
+    """The operator of `project`."""
+    return Actor.system(project)
+
+
+def client_of(project: Project, role: Role) -> ApiClient:
+    """A client with a fresh key of `project`."""
+    return ApiClient(create_api_key(project, name=f"test {role.value}", role=role).secret)
+
+
+@pytest.fixture
+def owner(project: Project) -> ApiClient:
+    return client_of(project, Role.OWNER)
+
+
+@pytest.fixture
+def api(project: Project) -> ApiClient:
+    """An editor of `project`."""
+    return client_of(project, Role.EDITOR)
+
+
+@pytest.fixture
+def viewer(project: Project) -> ApiClient:
+    return client_of(project, Role.VIEWER)
+
+
+@pytest.fixture
+def stranger(other_project: Project) -> ApiClient:
+    """An owner of another project: must get nothing of ours."""
+    return client_of(other_project, Role.OWNER)
+
+
+@pytest.fixture
+def nobody() -> ApiClient:
+    """No key at all."""
+    return ApiClient(None)
+
+
+@pytest.fixture
+def private_endpoints_allowed() -> Iterator[None]:
+    """Model endpoints may live on loopback: the fake vendor does."""
+    with override_settings(ALLOW_PRIVATE_ENDPOINTS=True):
+        yield
