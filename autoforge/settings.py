@@ -153,7 +153,7 @@ def _redis_cache(name: str, ttl_s: int) -> dict[str, Any]:
 
 def _local_cache(name: str, ttl_s: int) -> dict[str, Any]:
     return {
-        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "BACKEND": "django_prometheus.cache.backends.locmem.LocMemCache",
         "LOCATION": name,
         "TIMEOUT": ttl_s,
         "OPTIONS": {"MAX_ENTRIES": 10_000},
