@@ -28,12 +28,16 @@ class Dataset(models.Model):
 
 
 class Case(models.Model):
-    """One input with what is expected of it. Immutable: a run freezes its cases by their ids."""
+    """One input with what is expected of it. Immutable: a run freezes its cases by their ids.
+
+    `scorers` are assertions of this case alone; they are applied after the run's own.
+    """
 
     dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="cases")
     vars = models.JSONField(default=dict)
     expected = models.JSONField(null=True)
     metadata = models.JSONField(default=dict)
+    scorers = models.JSONField(default=list)
 
     class Meta:
         indexes = [models.Index(fields=["dataset", "id"], name="case_in_order")]
