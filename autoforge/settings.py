@@ -29,7 +29,6 @@ LANGUAGE_CODE = "en-us"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
-    "daphne",
     "unfold",
     "autoforge.apps.AutoForgeConfig",
     "django.contrib.admin",
@@ -203,6 +202,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "unacked_restore_interval": 1,
     "unacked_restore_throttle": 1,
 }
+
+# Each thread of a worker drains one run.
+WORKER_THREADS = env.int("AUTOFORGE_WORKER_THREADS", default=8)
 
 # Calling models
 MODEL_TIMEOUT_S = env.float("AUTOFORGE_MODEL_TIMEOUT", default=120.0)

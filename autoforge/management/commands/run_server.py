@@ -1,0 +1,24 @@
+"""`manage.py run_server`: everything in one process, for trying out and for small installations."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from autoforge.installation import introduction, prepare, write_environment
+from autoforge.processes import run_uvicorn
+from evaluations.executor import recover_runs
+
+
+class Command(BaseCommand):
+    help = "Serves web, WebSockets and runs in this one process; prepares the database first."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--port", type=int, default=8000)
+        parser.add_argument("--host", default="127.0.0.1")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.stdout.write(introduction(prepare(), options["port"]))
+        write_environment(options["port"])
+        recover_runs()
+        run_uvicorn(host=options["host"], port=options["port"])

@@ -1,0 +1,76 @@
+"""The processes of an installation: web (uvicorn or daphne), worker and beat (Celery)."""
+
+import socket
+from typing import Any
+
+import uvicorn
+from django.conf import settings
+
+# WebSocket keep-alive: ping every 20 s, close peers silent for 60 s.
+PING_INTERVAL_S, PING_TIMEOUT_S = 20, 40
+# Requests in flight have this long to end when a process is told to stop.
+SHUTDOWN_S = 10
+APPLICATION = "autoforge.asgi:application"
+
+
+class _Uvicorn(uvicorn.Server):
+    """Says that it is ready once its socket accepts connections."""
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets is None:
+            print(f"ready http://127.0.0.1:{self.config.port}", flush=True)  # noqa: T201  the promise
+
+
+def run_uvicorn(*, host: str = "127.0.0.1", port: int = 0, listener: socket.socket | None = None) -> None:
+    """Serve until SIGTERM or SIGINT: on `listener` when given, else on host and port."""
+    config = uvicorn.Config(
+        APPLICATION,
+        host=host,
+        port=port,
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        ws_ping_interval=PING_INTERVAL_S,
+        ws_ping_timeout=PING_TIMEOUT_S,
+        ws_max_size=settings.WS_MAX_FRAME_BYTES * 4,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        proxy_headers=False,
+        log_level="warning",
+        access_log=False,
+    )
+    _Uvicorn(config).run([listener] if listener else None)
+
+
+def run_daphne(listener: socket.socket) -> None:
+    """The same with daphne, on a listening socket."""
+    # Imported here: daphne installs Twisted's reactor as it is imported.
+    from daphne.server import Server
+    from django.utils.module_loading import import_string
+
+    Server(
+        application=import_string(APPLICATION.replace(":", ".")),
+        endpoints=[f"fd:fileno={listener.fileno()}"],
+        ping_interval=PING_INTERVAL_S,
+        ping_timeout=PING_TIMEOUT_S,
+        websocket_max_message_size=settings.WS_MAX_FRAME_BYTES * 4,
+        websocket_max_frame_size=settings.WS_MAX_FRAME_BYTES * 4,
+        application_close_timeout=SHUTDOWN_S,
+        verbosity=0,
+    ).run()
+
+
+def run_worker(name: str) -> None:
+    """A Celery worker whose threads each drain one run."""
+    from autoforge.celery import app
+
+    threads = str(settings.WORKER_THREADS)
+    options = ["--pool=threads", "--concurrency", threads, "--hostname", f"{name}@%h", "--loglevel=WARNING"]
+    app.worker_main(["worker", *options, "--without-gossip", "--without-mingle", "--without-heartbeat"])
+
+
+def run_beat() -> None:
+    """Celery's clock for housekeeping; one a deployment."""
+    from autoforge.celery import app
+
+    schedule = settings.VAR_DIR / "celerybeat-schedule"
+    app.start(["beat", "--loglevel=WARNING", "--schedule", str(schedule), "--pidfile="])

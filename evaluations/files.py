@@ -1,0 +1,186 @@
+"""Evaluation files: a run written down in YAML, in the field's usual (promptfoo's) words."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+
+
+class EvaluationFileError(ValueError):
+    """A sentence that names the place in the file and what to change there."""
+
+
+class FilePrompt(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A prompt written in the file (`template`), or one already stored (`label` or `version`)."""
+
+    name: str = ""
+    template: str | list[dict[str, Any]] | None = None
+    config: dict[str, Any] = {}
+    message: str = ""
+    label: str | None = None
+    version: int | None = None
+
+
+class FileProvider(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A model: an endpoint's name or `vendor:model`, with settings of its own."""
+
+    id: str
+    label: str = ""
+    config: dict[str, Any] = {}
+
+
+class FileTest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One case; a list as a variable's value stands for one case each."""
+
+    vars: dict[str, Any] = {}
+    expected: Any = None
+    scorers: list[dict[str, Any]] = msgspec.field(default_factory=list, name="assert")
+    metadata: dict[str, Any] = {}
+    description: str = ""
+
+
+class DefaultTest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What every case shares."""
+
+    vars: dict[str, Any] = {}
+    scorers: list[dict[str, Any]] = msgspec.field(default_factory=list, name="assert")
+    metadata: dict[str, Any] = {}
+    threshold: float | None = None
+
+
+class EvaluateOptions(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename="camel"):
+    """How to run it."""
+
+    max_concurrency: int = 4
+    repeat: int = 1
+    cache: bool = True
+    show_progress_bar: bool = True
+
+
+class EvaluationFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename="camel"):
+    """The whole file. `tests` is a list of cases, or `file://` and a CSV, JSONL or YAML file beside it."""
+
+    prompts: list[str | FilePrompt]
+    providers: list[str | FileProvider]
+    tests: str | list[FileTest] = []
+    default_test: DefaultTest = msgspec.field(default_factory=DefaultTest)
+    evaluate_options: EvaluateOptions = msgspec.field(default_factory=EvaluateOptions)
+    description: str = ""
+    seed: int | None = None
+    budget_usd: float | None = msgspec.field(default=None, name="budget_usd")
+
+
+class Experiment(msgspec.Struct, kw_only=True):
+    """An evaluation file with all it refers to. `cases_path` is set when the cases are a file."""
+
+    name: str
+    prompts: list[FilePrompt]
+    providers: list[FileProvider]
+    tests: list[FileTest]
+    cases_path: Path | None
+    file: EvaluationFile
+
+
+def read_evaluation_file(path: Path) -> Experiment:
+    """The experiment at `path`. Raises EvaluationFileError."""
+    file = _parse(path)
+    cases_path = _path_of(file.tests, path) if isinstance(file.tests, str) else None
+    tests = [] if isinstance(file.tests, str) else file.tests
+    if cases_path and cases_path.suffix in (".yaml", ".yml"):
+        tests, cases_path = _convert(_load(cases_path), list[FileTest], cases_path), None
+    if not tests and not cases_path:
+        raise EvaluationFileError(f"{path}: 'tests' is empty: give a list of cases, or file://cases.jsonl.")
+    return Experiment(
+        name=path.parent.name if path.stem in ("evaluate", "promptfooconfig") else path.stem,
+        prompts=[_prompt(entry, path) for entry in file.prompts],
+        providers=[FileProvider(id=entry) if isinstance(entry, str) else entry for entry in file.providers],
+        tests=[case for test in tests for case in _expand(test, path)],
+        cases_path=cases_path,
+        file=file,
+    )
+
+
+def _parse(path: Path) -> EvaluationFile:
+    raw = _load(path)
+    if not isinstance(raw, dict):
+        raise EvaluationFileError(
+            f"{path}: the file must be a mapping with 'prompts', 'providers' and 'tests'."
+        )
+    if "targets" in raw:
+        raw["providers"] = raw.pop("targets")
+    raw.pop("$schema", None)
+    file: EvaluationFile = _convert(raw, EvaluationFile, path)
+    for field in ("prompts", "providers"):
+        if not getattr(file, field):
+            raise EvaluationFileError(f"{path}: '{field}' is empty: name at least one.")
+    return file
+
+
+def _load(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise EvaluationFileError(f"{path}: larger than {MAX_FILE_BYTES // 2**20} MiB.")
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EvaluationFileError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise EvaluationFileError(f"{path}: is not UTF-8 text.") from error
+    except yaml.YAMLError as error:
+        raise EvaluationFileError(f"{path}: is not valid YAML: {error}") from error
+
+
+def _convert(raw: Any, shape: Any, path: Path) -> Any:
+    try:
+        return msgspec.convert(raw, shape)
+    except msgspec.ValidationError as error:
+        raise EvaluationFileError(f"{path}: {error}") from error
+
+
+def _path_of(reference: str, beside: Path) -> Path:
+    if not reference.startswith("file://"):
+        raise EvaluationFileError(f"{beside}: {reference!r} must start with file:// or be written out.")
+    return beside.parent / reference.removeprefix("file://")
+
+
+def _prompt(entry: str | FilePrompt, path: Path) -> FilePrompt:
+    prompt = FilePrompt(template=entry) if isinstance(entry, str) else entry
+    if isinstance(prompt.template, str) and prompt.template.startswith("file://"):
+        prompt = msgspec.structs.replace(prompt, template=_template_at(_path_of(prompt.template, path)))
+    if prompt.template is None and not prompt.name:
+        raise EvaluationFileError(f"{path}: a prompt needs a 'template', or the 'name' of a stored one.")
+    return prompt
+
+
+def _template_at(path: Path) -> str | list[dict[str, Any]]:
+    if path.suffix in (".json", ".yaml", ".yml"):
+        return _convert(_load(path), list[dict[str, Any]], path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationFileError(f"{path}: cannot be read as a prompt ({error}).") from error
+
+
+def _expand(test: FileTest, path: Path) -> list[FileTest]:
+    """One case for each combination of listed values."""
+    names = list(test.vars)
+    choices = [value if isinstance(value, list) else [value] for value in test.vars.values()]
+    return [
+        msgspec.structs.replace(
+            test, vars={name: _value(value, path) for name, value in zip(names, combination, strict=True)}
+        )
+        for combination in itertools.product(*choices)
+    ]
+
+
+def _value(value: Any, path: Path) -> Any:
+    if not isinstance(value, str) or not value.startswith("file://"):
+        return value
+    source = _path_of(value, path)
+    try:
+        return source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationFileError(f"{source}: cannot be read as a variable ({error}).") from error
