@@ -1,9 +1,14 @@
 """System checks: wrong settings fail loudly at the start, with a sentence."""
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.db import connections
+
+POOL_OPTIONS = {"POOL_SIZE", "MAX_OVERFLOW", "TIMEOUT", "RECYCLE", "PRE_PING", "ECHO"}
 
 
 @register()
@@ -25,3 +30,56 @@ def executor_is_known(**_: Any) -> list[CheckMessage]:
     if settings.EXECUTOR == "celery" and not settings.REDIS_URL:
         return [Error("AUTOFORGE_EXECUTOR is 'celery', which needs REDIS_URL.")]
     return []
+
+
+@register()
+def database_pool_is_ours(**_: Any) -> list[CheckMessage]:
+    """A pooled database has options that the pool reads, and no second pool below it."""
+    return [
+        Error(f"DATABASES[{alias!r}]: {sentence}")
+        for alias, database in settings.DATABASES.items()
+        if database["ENGINE"] == "autoforge.db"
+        for sentence in _pool_mistakes(database)
+    ]
+
+
+def _pool_mistakes(database: dict[str, Any]) -> Iterator[str]:
+    options = database.get("POOL_OPTIONS", {})
+    if database.get("OPTIONS", {}).get("pool"):
+        yield "OPTIONS['pool'] is Django's own pool and cannot be combined with this one: remove it."
+    if database.get("CONN_MAX_AGE", 0) != 0:
+        yield "CONN_MAX_AGE must be 0, or no connection ever goes back to the pool."
+    if unknown := sorted(set(options) - POOL_OPTIONS):
+        yield f"POOL_OPTIONS has unknown keys {unknown}: it takes {sorted(POOL_OPTIONS)}."
+    if options.get("POOL_SIZE", 1) < 1 or options.get("MAX_OVERFLOW", 0) < 0:
+        yield "POOL_SIZE must be at least 1 and MAX_OVERFLOW at least 0: a pool has a bound."
+
+
+@register(Tags.database)
+def pools_fit_the_server(*, databases: Collection[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """All processes together can fill their pools without meeting "too many clients"."""
+    messages = (
+        _pool_overcommitment(alias)
+        for alias in databases or ()
+        if settings.DATABASES[alias]["ENGINE"] == "autoforge.db"
+    )
+    return [message for message in messages if message]
+
+
+def _pool_overcommitment(alias: str) -> CheckMessage | None:
+    options = settings.DATABASES[alias]["POOL_OPTIONS"]
+    processes = settings.WEB_PROCESSES + settings.WORKER_PROCESSES
+    wanted = processes * (options["POOL_SIZE"] + options["MAX_OVERFLOW"])
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('max_connections')::int"
+            " - current_setting('superuser_reserved_connections')::int"
+        )
+        offered = cursor.fetchone()[0]
+    if wanted <= offered:
+        return None
+    return checks.Warning(
+        f"The pools of {processes} processes may open {wanted} connections to {alias!r}, which takes"
+        f" {offered}: lower AUTOFORGE_DB_POOL_SIZE or AUTOFORGE_DB_POOL_MAX_OVERFLOW, or raise"
+        " max_connections."
+    )

@@ -83,6 +83,11 @@ DB_POOL: dict[str, Any] = {
     "RECYCLE": env.int("AUTOFORGE_DB_POOL_RECYCLE", default=3600),
     "PRE_PING": env.bool("AUTOFORGE_DB_POOL_PRE_PING", default=True),
 }
+# A connection used more recently than this is lent out after a look at its socket, without a ping.
+DB_POOL_PING_IDLE_S = env.float("AUTOFORGE_DB_POOL_PING_IDLE", default=5.0)
+# How many processes share the server's connections: a check compares pools and max_connections.
+WEB_PROCESSES = env.int("AUTOFORGE_WEB_PROCESSES", default=2)
+WORKER_PROCESSES = env.int("AUTOFORGE_WORKER_PROCESSES", default=1)
 
 
 def _sqlite() -> dict[str, Any]:
@@ -219,7 +224,12 @@ MAX_BODY_BYTES = env.int("AUTOFORGE_MAX_BODY_MB", default=2) * 1024 * 1024
 MAX_IMPORT_BYTES = env.int("AUTOFORGE_MAX_IMPORT_MB", default=64) * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 HTTP_THREADS = env.int("AUTOFORGE_HTTP_THREADS", default=4)
-HTTP_QUEUE = env.int("AUTOFORGE_HTTP_QUEUE", default=1_000)
+HTTP_QUEUE = env.int("AUTOFORGE_HTTP_QUEUE", default=1_000)  # requests waiting for a thread
+HTTP_STREAMS = env.int("AUTOFORGE_HTTP_STREAMS", default=32)  # responses of sync views sent in pieces
+HTTP_ASYNC_REQUESTS = env.int("AUTOFORGE_HTTP_ASYNC_REQUESTS", default=2_000)  # waiting for models
+HTTP_SPOOL_BYTES = env.int("AUTOFORGE_HTTP_SPOOL_KB", default=256) * 1024  # larger bodies go to disk
+HTTP_BODY_IDLE_S = env.float("AUTOFORGE_HTTP_BODY_IDLE", default=30.0)  # silence inside a body
+HTTP_SHUTDOWN_S = env.float("AUTOFORGE_HTTP_SHUTDOWN", default=30.0)  # for requests in flight
 RATE_LIMIT_PER_MIN = env.int("AUTOFORGE_RATE_LIMIT", default=6_000)
 IDEMPOTENCY_TTL = timedelta(hours=24)
 API_KEY_CACHE_S = env.float("AUTOFORGE_API_KEY_CACHE", default=1.0)
