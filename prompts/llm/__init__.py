@@ -1,0 +1,1 @@
+"""Calling language models: cache, single flight, limits, provider, price."""

@@ -1,0 +1,188 @@
+"""The only way to a model: cache, single flight, limits, provider, price."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+
+import aiohttp
+import msgspec
+from django.conf import settings
+
+from prompts.llm import flights, observers
+from prompts.llm.cache import key_of, response_cache
+from prompts.llm.limits import Admission, admitted
+from prompts.llm.per_loop import PerLoop
+from prompts.llm.pricing import cost_usd
+from prompts.llm.providers import addresses, provider_named
+from prompts.llm.providers.base import (
+    Completion,
+    Delta,
+    ProviderError,
+    Request,
+    Transport,
+    without_own_params,
+)
+from prompts.llm.providers.http import bad_response, milliseconds_since, open_session
+from prompts.llm.providers.merging import as_delta
+from prompts.llm.retries import retry_delay_s
+
+MAX_TIMEOUT_S = 3_600.0
+
+OnDelta = Callable[[str], Awaitable[None] | None]
+
+
+async def complete(request: Request, *, on_delta: OnDelta | None = None) -> Completion:
+    """The answer; `on_delta` gets its text in pieces as they come. Raises ProviderError."""
+    async with aclosing(_answer(request, wants_parts=on_delta is not None)) as parts:
+        async for part in parts:
+            if isinstance(part, Completion):
+                return part
+            if on_delta is not None and part.text:
+                waiting = on_delta(part.text)
+                if inspect.isawaitable(waiting):
+                    await waiting
+    raise AssertionError("an answer ends with its completion")
+
+
+def stream(request: Request) -> AsyncGenerator[Delta | Completion, None]:
+    """The answer in pieces, the completion last. Raises ProviderError.
+
+    Closing the generator cancels the upstream call, unless others wait for the same answer.
+    """
+    return _answer(request, wants_parts=True)
+
+
+def check_base_url(url: str) -> None:
+    """Raises ValueError with a sentence if an endpoint may not live at `url`."""
+    addresses.check_base_url(url, allow_private=settings.ALLOW_PRIVATE_ENDPOINTS)
+
+
+async def close() -> None:
+    """Close the running loop's HTTP sessions; a loop that ends properly does it by itself."""
+    await _public_sessions.close()
+    await _private_sessions.close()
+
+
+async def _answer(request: Request, *, wants_parts: bool) -> AsyncGenerator[Delta | Completion, None]:
+    """From the cache, else from a flight that may be shared."""
+    key = key_of(request) if request.cache != "no-store" else None
+    if request.cache == "use":
+        hit = await _look_up(str(key))
+        if hit is not None:
+            for piece in _pieces(hit) if wants_parts else ():
+                yield piece
+            yield hit
+            return
+    call = partial(_call, request, key)
+    shared_key = key if request.cache == "use" else None
+    async with aclosing(flights.board.fly(shared_key, call, wants_parts=wants_parts)) as parts:
+        async for part in parts:
+            yield part
+
+
+async def _look_up(key: str) -> Completion | None:
+    started = time.perf_counter()
+    stored = await response_cache().get(key)
+    observers.cache_read(hit=stored is not None)
+    if stored is None:
+        return None
+    elapsed_ms = milliseconds_since(started)
+    timings = {"latency_ms": elapsed_ms, "ttft_ms": elapsed_ms, "queued_ms": 0.0}
+    return msgspec.structs.replace(flights.shared(stored), **timings)
+
+
+def _pieces(completion: Completion) -> list[Delta]:
+    """What a stream of the completion would have carried."""
+    extra = as_delta(completion.extra) if completion.extra else None
+    return [Delta(completion.text, extra)] if completion.text or extra else []
+
+
+async def _call(request: Request, key: str | None, flight: flights.Flight) -> Completion:
+    """Call the model until it answers, price and store the answer. Raises ProviderError."""
+    completion = await _attempts(request, flight)
+    if key is not None and completion.finish_reason is not None:
+        # Before anybody sees it: what was paid for survives whatever happens to who asked.
+        await response_cache().put(key, completion)
+    return completion
+
+
+async def _attempts(request: Request, flight: flights.Flight) -> Completion:
+    began, attempt = time.perf_counter(), 0
+    while True:
+        attempt += 1
+        try:
+            async with admitted(request) as admission:
+                queued_ms = milliseconds_since(began)
+                answered = await _observed(request, flight, admission)
+        except ProviderError as error:
+            delay_s = retry_delay_s(error, attempt)
+            if delay_s is None or not flight.restart():
+                raise
+            await asyncio.sleep(delay_s)
+            continue
+        return msgspec.structs.replace(answered, attempts=attempt, queued_ms=queued_ms)
+
+
+async def _observed(request: Request, flight: flights.Flight, admission: Admission) -> Completion:
+    """One attempt, with its price; observers and limits learn how it ended."""
+    admission.start()
+    started = time.perf_counter()
+    try:
+        completion = await _attempt(request, flight)
+    except ProviderError as error:
+        admission.ended(error)
+        observers.call_ended(request, error, time.perf_counter() - started)
+        raise
+    cost = cost_usd(request.endpoint, completion.usage)
+    priced = msgspec.structs.replace(completion, cost_usd=cost)
+    admission.ended(priced)
+    observers.call_ended(request, priced, time.perf_counter() - started)
+    return priced
+
+
+async def _attempt(request: Request, flight: flights.Flight) -> Completion:
+    provider = provider_named(request.endpoint.provider)
+    request, transport = _prepared(request)
+    if not _is_streamable(request):
+        completion = await provider.complete(request, transport)
+        for piece in _pieces(completion):
+            flight.publish(piece)
+        return completion
+    async with aclosing(provider.stream(request, transport)) as parts:
+        async for part in parts:
+            if isinstance(part, Completion):
+                return part
+            flight.publish(part)
+    raise bad_response("has no end")
+
+
+def _is_streamable(request: Request) -> bool:
+    """Streaming tells the time to the first token, so it is the rule; `settings.stream` turns it off."""
+    return request.endpoint.settings.get("stream") is not False and request.params.get("n") in {None, 1}
+
+
+def _prepared(request: Request) -> tuple[Request, Transport]:
+    """The request without the parameters that are ours, and its transport."""
+    timeout_s = request.params.get("timeout_s", settings.MODEL_TIMEOUT_S)
+    if not isinstance(timeout_s, int | float) or timeout_s <= 0:
+        raise ProviderError("invalid_request", "timeout_s must be a number of seconds above 0.")
+    request = without_own_params(request)
+    is_private = settings.ALLOW_PRIVATE_ENDPOINTS or request.endpoint.provider == "local"
+    sessions = _private_sessions if is_private else _public_sessions
+    bounded_s = min(timeout_s, MAX_TIMEOUT_S)
+    return request, Transport(sessions.get(), bounded_s, settings.MODEL_MAX_OUTPUT_BYTES)
+
+
+async def _close_session(session: aiohttp.ClientSession) -> None:
+    await session.close()
+
+
+_public_sessions: PerLoop[aiohttp.ClientSession] = PerLoop(
+    partial(open_session, allow_private=False), _close_session
+)
+_private_sessions: PerLoop[aiohttp.ClientSession] = PerLoop(
+    partial(open_session, allow_private=True), _close_session
+)

@@ -1,0 +1,92 @@
+"""What a call costs, and the most it can cost."""
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from prompts.llm.providers.base import Endpoint, Prices, Usage
+
+Messages = Iterable[Mapping[str, Any]]
+
+MTOK = Decimal(1_000_000)
+FREE_PROVIDERS = {"local", "simulated"}
+DEFAULT_MAX_OUTPUT_TOKENS = 4_096  # where a request sets no maximum
+TOKENS_PER_MESSAGE = 16  # roles and separators
+TOKENS_PER_IMAGE = 3_000  # above what vendors count for their largest size
+CHARS_PER_TOKEN = 4
+EXPECTED_OUTPUT_TOKENS = 256
+_VENDORS = {"openai": "openai", "anthropic": "anthropic"}
+
+
+def cost_usd(endpoint: Endpoint, usage: Usage) -> Decimal | None:
+    """The price of a call: the endpoint's own prices, else the vendor's list; None if unknown."""
+    if endpoint.prices is not None:
+        return _own_price(endpoint.prices, usage)
+    if endpoint.provider in FREE_PROVIDERS:
+        return Decimal(0)
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    return _list_price(endpoint.provider, endpoint.base_url, endpoint.model, usage)
+
+
+def estimate_usd(endpoint: Endpoint, messages: Messages, params: Mapping[str, Any]) -> Decimal:
+    """An upper bound of what a call can cost, to reserve before it; 0 where no price is known.
+
+    A token is at least one byte of UTF-8 in every byte-level vocabulary, so bytes bound the input. The
+    output is bounded by max_tokens, or DEFAULT_MAX_OUTPUT_TOKENS if the request sets none.
+    """
+    inputs = sum(_bound_of(message) for message in messages)
+    outputs = _max_tokens(params, DEFAULT_MAX_OUTPUT_TOKENS) * int(params.get("n") or 1)
+    usage = Usage(input_tokens=inputs, output_tokens=outputs)
+    return cost_usd(endpoint, usage) or Decimal(0)
+
+
+def estimate_tokens(messages: Messages, params: Mapping[str, Any]) -> int:
+    """About how many tokens a call takes from a limit of tokens per minute; settled afterwards."""
+    inputs = sum(_bound_of(message) for message in messages) // CHARS_PER_TOKEN
+    return inputs + _max_tokens(params, EXPECTED_OUTPUT_TOKENS)
+
+
+def _own_price(prices: Prices, usage: Usage) -> Decimal | None:
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    spent = prices.input_per_mtok * usage.input_tokens + prices.output_per_mtok * usage.output_tokens
+    return spent / MTOK
+
+
+@lru_cache(maxsize=4_096)
+def _list_price(provider: str, base_url: str | None, model: str, usage: Usage) -> Decimal | None:
+    """From the list that comes with genai-prices; it is never downloaded."""
+    # Takes 0.3 s and 20 MB to import: only who calls a vendor without own prices pays for it.
+    from genai_prices import Usage as Counted
+    from genai_prices import calc_price
+
+    where = {"provider_api_url": base_url} if base_url else {"provider_id": _VENDORS[provider]}
+    counted = Counted(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+    )
+    try:
+        return Decimal(calc_price(counted, model, **where).total_price)
+    except (LookupError, ValueError):
+        return None
+
+
+def _max_tokens(params: Mapping[str, Any], default: int) -> int:
+    wanted = params.get("max_completion_tokens") or params.get("max_tokens")
+    return wanted if isinstance(wanted, int) and wanted > 0 else default
+
+
+def _bound_of(message: Mapping[str, Any]) -> int:
+    """Bytes of a message's text, counted as tokens, and its images."""
+    content = message.get("content")
+    tokens = TOKENS_PER_MESSAGE + len(str(message.get("tool_calls") or ""))
+    if isinstance(content, str):
+        return tokens + (len(content) if content.isascii() else len(content.encode("utf-8", "replace")))
+    for part in content or ():
+        text = part.get("text") if isinstance(part, dict) else None
+        tokens += len(text.encode("utf-8", "replace")) if isinstance(text, str) else TOKENS_PER_IMAGE
+    return tokens
