@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 from autoforge.local_services.errors import ServiceError
@@ -64,6 +65,6 @@ def run(command: list[str], environment: dict[str, str]) -> int:
 
 def is_in_foreground() -> bool:
     """Whether Ctrl-C at our terminal reaches the command without us."""
-    with suppress(OSError):
-        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    with suppress(OSError), Path("/dev/tty").open() as terminal:
+        return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
     return False

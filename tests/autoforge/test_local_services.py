@@ -1,12 +1,15 @@
 """Local services are real, let in only who knows the password, and never outlive their launcher."""
 
+import fcntl
 import os
+import pty
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -30,6 +33,28 @@ WITHOUT_VALKEY = {"DATABASE_URL": "", "REDIS_URL": "redis://elsewhere/0"}
 BOTH = {"DATABASE_URL": "", "REDIS_URL": ""}
 SLEEP = ["--", sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 PATIENCE_S = 30
+
+# Exits with the number of SIGINTs it got. The wakeup descriptor gets one byte for each; the kernel
+# merges two that come close together, so one that is delivered twice may look like one: five hardly do.
+COUNT_INTERRUPTS = """
+import os, signal, sys, time
+inbox, outbox = os.pipe()
+os.set_blocking(outbox, False)
+signal.set_wakeup_fd(outbox)
+signal.signal(signal.SIGINT, lambda *_: None)
+print("up", flush=True)
+count = 0
+for _ in range(5):
+    count += len(os.read(inbox, 9))
+    time.sleep(0.1)
+    print("seen", flush=True)
+os.set_blocking(inbox, False)
+try:
+    count += len(os.read(inbox, 9))
+except BlockingIOError:
+    pass
+sys.exit(count)
+"""
 
 
 def eventually(is_true: Callable[[], bool]) -> None:
@@ -186,6 +211,29 @@ def test_signals_reach_the_command(launch, number):
     with family(launcher):
         launcher.send_signal(number)
         assert launcher.wait(PATIENCE_S) == 3
+
+
+def test_ctrl_c_at_a_terminal_reaches_the_command_once_each_time(temporary_root):
+    keyboard, terminal = pty.openpty()
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "autoforge.local_services", "--", sys.executable, "-c", COUNT_INTERRUPTS],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(temporary_root)} | WITHOUT_POSTGRES,
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY),  # noqa: PLW1509  one call
+        pass_fds=[terminal],
+    )
+    with family(launcher):
+        assert launcher.stdout is not None
+        for _ in range(5):
+            os.write(keyboard, b"\x03")
+            assert launcher.stdout.readline() == "seen\n"
+        assert launcher.wait(PATIENCE_S) == 5
+    os.close(keyboard)
+    os.close(terminal)
 
 
 def test_a_killed_server_comes_back_at_its_place_with_every_commit():
