@@ -16,7 +16,7 @@ class RunEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     run_id: UUID
 
 
-class RunProgressed(RunEvent):
+class RunProgressed(RunEvent, frozen=True, kw_only=True):
     """Coalesced counters, at most one every 100 ms and worker; the last one of a run has its final state."""
 
     state: str
@@ -30,14 +30,14 @@ class RunProgressed(RunEvent):
     saved_usd: str
 
 
-class ResultRecorded(RunEvent):
+class ResultRecorded(RunEvent, frozen=True, kw_only=True):
     """One batch of results has been committed: short rows without outputs."""
 
     results: list[dict[str, object]]
 
 
-class CellTokens(RunEvent):
-    """Text that a running cell has received, at most one message every 50 ms and worker."""
+class CellTokens(RunEvent, frozen=True, kw_only=True):
+    """Text that a running cell has received, at most one message every 50 ms."""
 
     case: int
     column: int
@@ -45,7 +45,7 @@ class CellTokens(RunEvent):
     text: str
 
 
-class RunEnded(RunEvent):
+class RunEnded(RunEvent, frozen=True, kw_only=True):
     """The run reached a final state."""
 
     state: str

@@ -1,10 +1,16 @@
 """Data sets, and runs of prompts over them."""
 
 import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
+from django.conf import settings
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models import F, FloatField, Q, QuerySet, Value
+from django.db.models.functions import Coalesce, Now
+from django.utils import timezone
 
 from autoforge.models import Project
 
@@ -33,11 +39,11 @@ class Case(models.Model):
     `scorers` are assertions of this case alone; they are applied after the run's own.
     """
 
-    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="cases")
-    vars = models.JSONField(default=dict)
-    expected = models.JSONField(null=True)
-    metadata = models.JSONField(default=dict)
-    scorers = models.JSONField(default=list)
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="cases", db_index=False)
+    vars: Any = models.JSONField(default=dict)
+    expected: Any = models.JSONField(null=True)
+    metadata: Any = models.JSONField(default=dict)
+    scorers: Any = models.JSONField(default=list)
 
     class Meta:
         indexes = [models.Index(fields=["dataset", "id"], name="case_in_order")]
@@ -55,21 +61,40 @@ class RunState(models.TextChoices):
     OVER_BUDGET = "over_budget"
 
 
+# Somebody is, or will be, at work on a run in one of these.
+LIVE_STATES = (RunState.QUEUED, RunState.RUNNING)
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    """Reads of runs."""
+
+    def live(self) -> "RunQuerySet":
+        """Runs that are to be worked on."""
+        return self.filter(state__in=LIVE_STATES)
+
+    def abandoned(self) -> "RunQuerySet":
+        """Live runs that no worker has shown a sign of life for."""
+        return self.live().exclude(pk__in=RunWorker.objects.alive().values("run_id"))
+
+
 class Run(models.Model):
     """An experiment, frozen at its start, and how far it has come.
 
-    `prompts`, `endpoints` and `scorers` are snapshots (endpoints without their secret). A cell is one
+    `prompts`, `endpoints`, `judges` (endpoints that scorers name) and `scorers` are snapshots, endpoints
+    without their secret. A cell is one
     (case, column, repeat); column = prompt index × number of endpoints + endpoint index.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="runs")
-    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="runs")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="runs", db_index=False)
+    # RESTRICT: a data set with runs stays, unless the whole project goes.
+    dataset = models.ForeignKey(Dataset, on_delete=models.RESTRICT, related_name="runs")
     name = models.CharField(max_length=200, blank=True)
     state = models.CharField(max_length=11, choices=RunState, default=RunState.QUEUED)
-    prompts = models.JSONField()
-    endpoints = models.JSONField()
-    scorers = models.JSONField(default=list)
+    prompts: Any = models.JSONField()
+    endpoints: Any = models.JSONField()
+    judges: Any = models.JSONField(default=list)
+    scorers: Any = models.JSONField(default=list)
     threshold = models.FloatField(null=True)
     concurrency = models.PositiveIntegerField()
     repeats = models.PositiveIntegerField(default=1)
@@ -85,13 +110,19 @@ class Run(models.Model):
     cache_hits = models.PositiveIntegerField(default=0)
     cost_usd = models.DecimalField(max_digits=18, decimal_places=9, default=Decimal(0))
     saved_usd = models.DecimalField(max_digits=18, decimal_places=9, default=Decimal(0))
-    leased_usd = models.DecimalField(max_digits=18, decimal_places=9, default=Decimal(0))
-    call_ms = models.FloatField(default=0)
+    leased_usd = models.DecimalField(
+        max_digits=18, decimal_places=9, default=Decimal(0), help_text="The sum of its workers' leases."
+    )
+    call_ms = models.FloatField(default=0, help_text="The time of all model calls, cached ones apart.")
     reason = models.TextField(blank=True)
     created_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(db_default=Now())
-    started_at = models.DateTimeField(null=True)
+    enqueued_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(null=True, help_text="Start of the present or last period of work.")
+    active_s = models.FloatField(default=0, help_text="Duration of the periods of work before that one.")
     finished_at = models.DateTimeField(null=True)
+
+    objects = RunQuerySet.as_manager()
 
     class Meta:
         indexes = [
@@ -107,13 +138,57 @@ class Run(models.Model):
         """How many prompt × endpoint columns the run has."""
         return len(self.prompts) * len(self.endpoints)
 
+    @property
+    def cells_per_case(self) -> int:
+        return self.columns * self.repeats
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in LIVE_STATES
+
+    def column_parts(self, column: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The prompt and the endpoint snapshot of a column."""
+        prompt, endpoint = divmod(column, len(self.endpoints))
+        return self.prompts[prompt], self.endpoints[endpoint]
+
+    @property
+    def wall_s(self) -> float | None:
+        """How long the run has been worked on; pauses between cancel and resume do not count."""
+        if self.started_at is None:
+            return None
+        end: datetime = self.finished_at or timezone.now()
+        return self.active_s + max((end - self.started_at).total_seconds(), 0.0)
+
+    def frozen_cases(self) -> QuerySet[Case]:
+        """The cases the run was started with, in order."""
+        return Case.objects.filter(dataset_id=self.dataset_id, pk__lte=self.last_case_id).order_by("pk")
+
+
+def _silent_since() -> Any:
+    return Now() - timedelta(seconds=settings.RUN_SHARD_SILENT_S)
+
+
+class RunWorkerQuerySet(models.QuerySet["RunWorker"]):
+    """Reads of workers; the database's clock decides, the machines' clocks may differ."""
+
+    def alive(self) -> "RunWorkerQuerySet":
+        return self.filter(heartbeat_at__gte=_silent_since())
+
+    def silent(self) -> "RunWorkerQuerySet":
+        return self.filter(heartbeat_at__lt=_silent_since())
+
 
 class RunWorker(models.Model):
     """A process that drains a run. Its heartbeat keeps its shards; the concurrency is shared among them."""
 
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="workers")
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="workers", db_index=False)
     name = models.CharField(max_length=100)
     heartbeat_at = models.DateTimeField(db_default=Now())
+    leased_usd = models.DecimalField(
+        max_digits=18, decimal_places=9, default=Decimal(0), help_text="Its part of the run's budget."
+    )
+
+    objects = RunWorkerQuerySet.as_manager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["run", "name"], name="worker_once_a_run")]
@@ -122,15 +197,28 @@ class RunWorker(models.Model):
         return self.name
 
 
+class ShardQuerySet(models.QuerySet["Shard"]):
+    """Reads of shards."""
+
+    def open(self) -> "ShardQuerySet":
+        return self.filter(is_done=False)
+
+    def claimable(self) -> "ShardQuerySet":
+        """Open shards that nobody has, or whose worker fell silent."""
+        return self.open().filter(Q(worker=None) | Q(worker__in=RunWorker.objects.silent()))
+
+
 class Shard(models.Model):
     """A slice of a run's cases, with every column and repeat of them, that one worker executes."""
 
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="shards")
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="shards", db_index=False)
     number = models.PositiveIntegerField()
     first_case_id = models.BigIntegerField()
     last_case_id = models.BigIntegerField()
     worker = models.ForeignKey(RunWorker, on_delete=models.SET_NULL, null=True, related_name="shards")
     is_done = models.BooleanField(default=False)
+
+    objects = ShardQuerySet.as_manager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["run", "number"], name="shard_number_once_a_run")]
@@ -146,17 +234,30 @@ class ResultState(models.TextChoices):
     ERROR = "error"
 
 
+class ResultQuerySet(models.QuerySet["Result"]):
+    """Reads of results."""
+
+    def in_columns(self, columns: Sequence[int]) -> "ResultQuerySet":
+        return self.filter(column__in=columns)
+
+    def nulls_last(self, field: str, *, descending: bool) -> "ResultQuerySet":
+        """With `<field>_key`: the value, or one that sorts after all others in that direction."""
+        last = -1.0 if descending else 1e300
+        key = Coalesce(F(field), Value(last), output_field=FloatField())
+        return self.annotate(**{f"{field}_key": key})
+
+
 class Result(models.Model):
     """One executed cell. Exactly one row a cell, whoever writes it."""
 
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="results")
-    case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="+")
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="results", db_index=False)
+    case = models.ForeignKey(Case, on_delete=models.RESTRICT, related_name="+")
     column = models.PositiveIntegerField()
     repeat = models.PositiveIntegerField(default=0)
     state = models.CharField(max_length=6, choices=ResultState)
     output = models.TextField(blank=True)
     score = models.FloatField(null=True)
-    scores = models.JSONField(default=list)
+    scores: Any = models.JSONField(default=list)
     latency_ms = models.FloatField(null=True)
     ttft_ms = models.FloatField(null=True)
     input_tokens = models.PositiveIntegerField(null=True)
@@ -169,11 +270,16 @@ class Result(models.Model):
     error = models.TextField(blank=True)
     created_at = models.DateTimeField(db_default=Now())
 
+    objects = ResultQuerySet.as_manager()
+
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["run", "case", "column", "repeat"], name="one_result_per_cell"),
         ]
-        indexes = [models.Index(fields=["run", "state", "id"], name="result_by_state")]
+        indexes = [
+            models.Index(fields=["run", "id"], name="result_in_order"),
+            models.Index(fields=["run", "state", "id"], name="result_by_state"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.run_id}/{self.case_id}/{self.column}/{self.repeat}"

@@ -1,0 +1,1 @@
+"""REST controllers of data sets, runs and their results."""

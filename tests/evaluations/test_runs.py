@@ -1,0 +1,36 @@
+"""Runs from end to end: start, execution, results."""
+
+from typing import Any
+
+import pytest
+
+from evaluations.events import ResultRecorded, RunEnded, RunProgressed
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_a_run_judges_every_cell(api: Any, ended: Any) -> None:
+    run = ended(repeats=2)
+    assert (run["state"], run["reason"]) == ("finished", "")
+    counts = {name: run[name] for name in ("total", "done", "passed", "failed", "errors")}
+    assert counts == {"total": 20, "done": 20, "passed": 10, "failed": 10, "errors": 0}
+    results = api.get(f"/api/v1/runs/{run['id']}/results?limit=200").expect(200)["items"]
+    assert len({(row["case"], row["repeat"]) for row in results}) == 20
+    first = results[0]
+    assert first["output"].startswith("Say support") and first["tokens"]["input"] > 0
+    assert {row["state"] for row in results} == {"passed", "failed"}
+    assert all(row["score"] == (row["state"] == "passed") for row in results)
+
+
+def test_a_second_run_comes_from_the_cache(ended: Any) -> None:
+    first, second, third = ended(), ended(), ended(use_cache=False)
+    assert (first["cache_hits"], second["cache_hits"], third["cache_hits"]) == (0, 10, 0)
+
+
+def test_the_world_hears_of_every_result_and_of_the_end(ended: Any, heard: list[Any]) -> None:
+    run = ended()
+    recorded = [row for event in heard if isinstance(event, ResultRecorded) for row in event.results]
+    assert len({row["id"] for row in recorded}) == len(recorded) == 10
+    assert [event.state for event in heard if isinstance(event, RunEnded)] == ["finished"]
+    last = [event for event in heard if isinstance(event, RunProgressed)][-1]
+    assert (str(last.run_id), last.state, last.done) == (run["id"], "finished", 10)
