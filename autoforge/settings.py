@@ -1,5 +1,6 @@
 """All settings, from the environment or `.env`; the defaults need no service."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,10 @@ INSTALLED_APPS = [
     "monitoring.apps.MonitoringConfig",
 ]
 
+# Each must be a MiddlewareMixin without a __call__ of its own: both HTTP handlers count on it.
 MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -95,6 +96,8 @@ def _sqlite() -> dict[str, Any]:
     return {
         "ENGINE": "django_prometheus.db.backends.sqlite3",
         "NAME": str(VAR_DIR / "autoforge.sqlite3"),
+        # A file: SQLite's shared memory database answers other threads with "table is locked" at once.
+        "TEST": {"NAME": str(VAR_DIR / f"test-{os.getpid()}.sqlite3")},
         "OPTIONS": {
             "timeout": 20,
             # A transaction that starts by reading and then writes would fail with "database is

@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand
 
 from autoforge.installation import introduction, prepare, write_environment
 from autoforge.processes import run_uvicorn
-from evaluations.executor import recover_runs
+from evaluations.executor import start_recovery
 
 
 class Command(BaseCommand):
@@ -20,5 +20,5 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         self.stdout.write(introduction(prepare(), options["port"]))
         write_environment(options["port"])
-        recover_runs()
+        start_recovery()
         run_uvicorn(host=options["host"], port=options["port"])
