@@ -1,14 +1,46 @@
-"""The ASGI entry point: HTTP to Django, WebSockets to Channels."""
+"""The ASGI entry point: one-hop HTTP, static files, WebSockets to Channels, start and stop."""
 
 import os
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "autoforge.settings")
-http = get_asgi_application()
+get_asgi_application()  # sets Django up; its handler is not used
 
 from channels.routing import ProtocolTypeRouter  # noqa: E402  after Django is set up
+from django.conf import settings  # noqa: E402  after Django is set up
 
+from autoforge.db.pool import close_pools  # noqa: E402  after Django is set up
+from autoforge.http import HttpApplication, Lifespan, StaticFiles  # noqa: E402  after Django is set up
+from autoforge.http.asgi import Receive, Scope, Send  # noqa: E402  after Django is set up
 from realtime.routing import websocket_application  # noqa: E402  after Django is set up
 
-application = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
+# Views that wait for a model or stream must not hold one of the few HTTP threads.
+ASYNC_PREFIXES = ("/api/v1/completions", "/api/v1/stream", "/v1/")
+MODEL_CHECKS = ("/api/v1/models/", "/check")
+
+
+def is_async(path: str) -> bool:
+    """Whether the view behind `path` is awaited on the loop."""
+    return path.startswith(ASYNC_PREFIXES) or (
+        path.startswith(MODEL_CHECKS[0]) and path.endswith(MODEL_CHECKS[1])
+    )
+
+
+pages = HttpApplication(is_async=is_async)
+static = StaticFiles()
+STATIC_PREFIX = settings.STATIC_URL
+
+
+async def http(scope: Scope, receive: Receive, send: Send) -> None:
+    """Static files by their prefix, everything else to Django."""
+    application = static if scope["path"].startswith(STATIC_PREFIX) else pages
+    await application(scope, receive, send)
+
+
+async def _close_pools() -> None:
+    close_pools()
+
+
+lifespan = Lifespan(shutdown=[pages.close, _close_pools])
+application = ProtocolTypeRouter({"http": http, "websocket": websocket_application, "lifespan": lifespan})

@@ -1,0 +1,98 @@
+"""Request bodies: bounded in size and in silence, large ones on disk."""
+
+import asyncio
+import io
+import re
+from tempfile import SpooledTemporaryFile
+from typing import IO
+
+from django.conf import settings
+
+from autoforge.errors import AppError, TooLarge
+from autoforge.http.asgi import ClientLeft, Headers, Receive, Scope
+
+_IMPORT = re.compile(r"/api/v1/datasets/.+/import/?")
+# A refused client that still sends is listened to this long, or a reset would eat our answer.
+_FAREWELL_S = 5.0
+
+
+class BodyTimeout(AppError):
+    status, code = 408, "body_timeout"
+
+
+def body_limit(path: str) -> int:
+    """The most bytes that `path` takes."""
+    return settings.MAX_IMPORT_BYTES if _IMPORT.fullmatch(path) else settings.MAX_BODY_BYTES
+
+
+async def read_body(scope: Scope, receive: Receive) -> IO[bytes]:
+    """The whole body, at its start. Raises TooLarge, BodyTimeout, ClientLeft.
+
+    Writing to the file blocks the loop for as long as the page cache needs: microseconds a piece.
+    """
+    declared = declared_length(scope["headers"])
+    if declared == 0:
+        return io.BytesIO()
+    limit = body_limit(scope["path"])
+    if declared is not None and declared > limit:
+        raise too_large(limit)
+    try:
+        async with asyncio.timeout(None) as silence:
+            return await _collect(receive, limit, silence)
+    except TimeoutError as error:
+        raise BodyTimeout(f"The body stopped for {settings.HTTP_BODY_IDLE_S:g} seconds.") from error
+
+
+def declared_length(headers: Headers) -> int | None:
+    """What Content-Length says; 0 for a request without a body, None for one of unknown length."""
+    is_chunked = False
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value)
+        is_chunked = is_chunked or name == b"transfer-encoding"
+    return None if is_chunked else 0
+
+
+async def _collect(receive: Receive, limit: int, silence: asyncio.Timeout) -> IO[bytes]:
+    body = SpooledTemporaryFile(max_size=settings.HTTP_SPOOL_BYTES)  # noqa: SIM115  closed with the request
+    size, is_complete = 0, False
+    try:
+        while not is_complete:
+            silence.reschedule(asyncio.get_running_loop().time() + settings.HTTP_BODY_IDLE_S)
+            piece, is_complete = await next_piece(receive)
+            size += len(piece)
+            if size > limit:
+                raise too_large(limit)
+            body.write(piece)
+    except BaseException:
+        body.close()
+        raise
+    body.seek(0)
+    return body
+
+
+async def next_piece(receive: Receive) -> tuple[bytes, bool]:
+    """The next bytes, and whether they are the last. Raises ClientLeft."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientLeft
+    return message.get("body", b""), not message.get("more_body", False)
+
+
+def too_large(limit: int) -> TooLarge:
+    """The refusal that names the limit."""
+    return TooLarge(
+        f"The request body is larger than {limit} bytes, the limit of this route.",
+        headers={"Connection": "close"},
+        limit_bytes=limit,
+    )
+
+
+async def discard(receive: Receive) -> None:
+    """Read a refused body into nothing, for a few seconds."""
+    try:
+        async with asyncio.timeout(_FAREWELL_S):
+            while not (await next_piece(receive))[1]:
+                pass
+    except (ClientLeft, TimeoutError):
+        return

@@ -1,0 +1,30 @@
+"""Static files, straight from the loop: no thread, no Django request."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from servestatic.asgi import FileServerASGI
+from servestatic.middleware import ServeStaticMiddleware
+
+from autoforge.errors import NotFound
+from autoforge.http.answers import problem, send_answer
+from autoforge.http.asgi import Receive, Scope, Send
+
+
+class StaticFiles:
+    """The files of every app under STATIC_URL, found once at the start."""
+
+    def __init__(self) -> None:
+        # The middleware knows how to collect files from Django's settings; it is never called.
+        self._files: dict[str, Any] = ServeStaticMiddleware(_unused).files
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        file = self._files.get(scope["path"])
+        if file is None:
+            await send_answer(problem(NotFound(f"There is no file {scope['path']}.")), send)
+        else:
+            await FileServerASGI(file)(scope, receive, send)
+
+
+async def _unused(_request: HttpRequest) -> HttpResponse:
+    raise AssertionError("Only the list of files is used.")
