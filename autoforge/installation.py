@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import connection
 
-from autoforge.models import ApiKey, Role
+from autoforge.models import ApiKey, Project, Role
 from autoforge.services import create_api_key, get_or_create_project
 
 SAMPLE_PROJECT = "demo"
@@ -23,7 +23,8 @@ def prepare() -> dict[str, str]:
     Both are made at the first start and kept in var/credentials.<database>.json, readable by its owner only.
     """
     call_command("migrate", verbosity=0, interactive=False)
-    call_command("load_sample", project=SAMPLE_PROJECT, verbosity=0)
+    if not Project.objects.filter(name=SAMPLE_PROJECT).exists():
+        call_command("load_sample", project=SAMPLE_PROJECT, verbosity=0)
     path = settings.VAR_DIR / f"credentials.{connection.vendor}.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     credentials = known | _admin_login(known) | _api_key(known)
