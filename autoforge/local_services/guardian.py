@@ -32,6 +32,7 @@ def main() -> None:
     try:
         serve(order)
     except ServiceError as error:
+        ignore_endings()
         reply(Started(urls={}, error=str(error)))
 
 
