@@ -1,20 +1,24 @@
 """What every REST view builds on: authentication, roles, strict bodies, problem+json."""
 
+import hashlib
+from http import HTTPStatus
 from typing import Any, ClassVar, Self
 
-from asgiref.sync import sync_to_async
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.cache import get_conditional_response
 from dmr import Controller
 from dmr.endpoint import Endpoint
 from dmr.metadata import EndpointMetadata
-from dmr.openapi.objects import SecurityRequirement, SecurityScheme
+from dmr.openapi.objects import Reference, SecurityRequirement, SecurityScheme
 from dmr.plugins.msgspec import BodyMsgspec as Body
 from dmr.plugins.msgspec import MsgspecSerializer
 from dmr.security import AsyncAuth, SyncAuth
 
-from autoforge.auth import Actor, authenticate
-from autoforge.errors import AppError, Problem, as_app_error, problem_response
+from autoforge.auth import Actor, authenticate, remembered_actor
+from autoforge.db.threads import in_db_thread
+from autoforge.errors import CHALLENGE, AppError, MethodNotAllowed, Problem, as_app_error, problem_response
 from autoforge.models import Project, Role
+from autoforge.negotiation import StrictEndpoint
 
 __all__ = ["AsyncProjectController", "Body", "ProjectController"]
 
@@ -24,9 +28,11 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 class _ApiKeyScheme:
     """How the OpenAPI document names our authentication."""
 
-    www_authenticate_challenge = 'Bearer realm="autoforge"'
+    www_authenticate_challenge = CHALLENGE
 
-    def security_schemes(self, metadata: EndpointMetadata, controller_cls: Any) -> dict[str, SecurityScheme]:
+    def security_schemes(
+        self, metadata: EndpointMetadata, controller_cls: Any
+    ) -> dict[str, SecurityScheme | Reference]:
         return {
             "api_key": SecurityScheme(
                 type="http", scheme="bearer", description="An API key's secret, af_sk_…"
@@ -44,22 +50,22 @@ class ApiAuth(_ApiKeyScheme, SyncAuth):
     """Puts the Actor on the controller, or refuses."""
 
     def __call__(self, endpoint: Endpoint, controller: Any) -> Self:
-        controller.actor = _authorised(controller)
+        controller.actor = _authorised(controller, authenticate(controller.request))
         return self
 
 
 class AsyncApiAuth(_ApiKeyScheme, AsyncAuth):
-    """The same for async views; the lookup runs in a thread."""
+    """The same for async views; a key that this process does not remember is looked up in a thread."""
 
     async def __call__(self, endpoint: Endpoint, controller: Any) -> Self:
-        controller.actor = await sync_to_async(_authorised, thread_sensitive=False)(controller)
+        request = controller.request
+        actor = remembered_actor(request) or await in_db_thread(authenticate)(request)
+        controller.actor = _authorised(controller, actor)
         return self
 
 
-def _authorised(controller: Any) -> Actor:
-    request: HttpRequest = controller.request
-    actor = authenticate(request)
-    actor.require(Role.VIEWER if request.method in _SAFE_METHODS else controller.write_role)
+def _authorised(controller: Any, actor: Actor) -> Actor:
+    actor.require(Role.VIEWER if controller.request.method in _SAFE_METHODS else controller.write_role)
     return actor
 
 
@@ -67,6 +73,7 @@ class _ProblemController(Controller[MsgspecSerializer]):
     """Every refusal leaves as problem+json; anything else is a bug and propagates."""
 
     is_abstract = True
+    endpoint_cls = StrictEndpoint
     error_model = Problem
     write_role: ClassVar[Role] = Role.EDITOR
     actor: Actor
@@ -76,16 +83,32 @@ class _ProblemController(Controller[MsgspecSerializer]):
         """The project that this request may see."""
         return self.actor.project
 
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if _holds_nul(request):
+            return self._maybe_wrap(problem_response(AppError("The address holds a NUL character.")))
+        # HEAD is GET whose body the server leaves out (RFC 9110, 9.3.2).
+        method = "GET" if request.method == "HEAD" else str(request.method)
+        if endpoint := self.api_endpoints.get(method):
+            return endpoint.func(self, *args, **kwargs)
+        return self.handle_method_not_allowed(method)
+
+    def to_conditional_response(self, answer: Any) -> HttpResponse:
+        """`answer` with an ETag of its bytes, or 304 when If-None-Match says the caller has it."""
+        response = self.to_response(answer, status_code=HTTPStatus.OK)
+        etag = f'"{hashlib.sha256(response.content).hexdigest()[:32]}"'
+        response.headers["ETag"] = etag
+        return get_conditional_response(self.request, etag=etag, response=response) or response
+
     def handle_method_not_allowed(self, method: str) -> HttpResponse:
-        allowed = ", ".join(sorted(self.api_endpoints))
-        error = _MethodNotAllowed(
-            f"{method} is not allowed here, only {allowed}.", headers={"Allow": allowed}
-        )
-        return self._maybe_wrap(problem_response(error))
+        methods = set(self.api_endpoints)
+        allowed = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+        detail = f"{method} is not allowed here, only {allowed}."
+        return self._maybe_wrap(problem_response(MethodNotAllowed(detail, headers={"Allow": allowed})))
 
 
-class _MethodNotAllowed(AppError):
-    status, code = 405, "method_not_allowed"
+def _holds_nul(request: HttpRequest) -> bool:
+    """No text column can hold U+0000, and PostgreSQL fails on it."""
+    return "\0" in request.path or "%00" in request.META.get("QUERY_STRING", "")
 
 
 class ProjectController(_ProblemController):

@@ -114,7 +114,18 @@ key_copies = _KeyCopies()
 def actor_of_key(credentials: Credentials) -> Actor:
     """The actor behind a key. Raises NotAuthenticated for unknown, revoked or expired ones."""
     digest = hash_secret(credentials.secret)
-    actor, public_id = key_copies.get(digest) or _load_key(digest)
+    return _checked(credentials, key_copies.get(digest) or _load_key(digest))
+
+
+def remembered_actor(request: HttpRequest) -> Actor | None:
+    """The caller, if it sent a key that this process looked up within the last second: no query."""
+    credentials = parse_authorization(request.headers.get("Authorization", ""))
+    copy = key_copies.get(hash_secret(credentials.secret)) if credentials else None
+    return _checked(credentials, copy) if credentials and copy else None
+
+
+def _checked(credentials: Credentials, copy: tuple[Actor, str]) -> Actor:
+    actor, public_id = copy
     if credentials.public_id is not None and not secrets.compare_digest(credentials.public_id, public_id):
         raise NotAuthenticated("The public and the secret part belong to different API keys.")
     return actor

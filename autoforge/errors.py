@@ -1,17 +1,17 @@
 """Errors that a caller can act on, and how they leave as RFC 9457 problem+json."""
 
+import re
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 import msgspec
 from django.core.exceptions import BadRequest, RequestDataTooBig
-from django.http import HttpRequest, HttpResponse
-from dmr.exceptions import (
-    NotAcceptableError,
-    NotAuthenticatedError,
-    RequestSerializationError,
-    ValidationError,
-)
+from django.http import Http404, HttpRequest, HttpResponse
+from dmr.exceptions import NotAuthenticatedError, RequestSerializationError, ValidationError
+
+from autoforge.db.errors import DatabaseUnavailable
+
+CHALLENGE = 'Bearer realm="autoforge"'
 
 
 class AppError(Exception):
@@ -32,7 +32,12 @@ class InvalidInput(AppError):
 
 
 class NotAuthenticated(AppError):
+    """Carries the challenge that RFC 9110 (11.6.1) asks of every 401."""
+
     status, code = 401, "not_authenticated"
+
+    def __init__(self, detail: str, **kwargs: Any) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": CHALLENGE}, **kwargs)
 
 
 class Forbidden(AppError):
@@ -43,12 +48,20 @@ class NotFound(AppError):
     status, code = 404, "not_found"
 
 
+class MethodNotAllowed(AppError):
+    status, code = 405, "method_not_allowed"
+
+
 class Conflict(AppError):
     status, code = 409, "conflict"
 
 
 class TooLarge(AppError):
     status, code = 413, "too_large"
+
+
+class UnsupportedMediaType(AppError):
+    status, code = 415, "unsupported_media_type"
 
 
 class RateLimited(AppError):
@@ -59,6 +72,12 @@ class UpstreamFailed(AppError):
     """A model's provider failed; `code` in the body says how."""
 
     status, code = 502, "upstream_failed"
+
+
+class UpstreamBusy(UpstreamFailed):
+    """The provider's own rate limit: 503, because 429 would mean ours."""
+
+    status, code = 503, "rate_limited"
 
 
 class Unavailable(AppError):
@@ -75,9 +94,9 @@ class Problem(msgspec.Struct, omit_defaults=True):
     type: str = "about:blank"
 
 
-def problem_response(error: AppError) -> HttpResponse:
-    """`error` as application/problem+json; `extra` members stand beside the standard ones."""
-    body = {
+def problem_of(error: AppError) -> dict[str, Any]:
+    """`error` as an RFC 9457 body; its `extra` members stand beside the standard ones."""
+    return {
         "type": "about:blank",
         "title": HTTPStatus(error.status).phrase,
         "status": error.status,
@@ -85,7 +104,11 @@ def problem_response(error: AppError) -> HttpResponse:
         "code": error.code,
         **error.extra,
     }
-    content = msgspec.json.encode(body)
+
+
+def problem_response(error: AppError) -> HttpResponse:
+    """`error` as application/problem+json."""
+    content = msgspec.json.encode(problem_of(error))
     return HttpResponse(
         content, status=error.status, content_type="application/problem+json", headers=error.headers
     )
@@ -97,31 +120,57 @@ def as_app_error(exc: Exception) -> AppError | None:
         case AppError():
             return exc
         case ValidationError():
-            return InvalidInput("; ".join(item["msg"] for item in exc.payload))
+            return InvalidInput(" ".join(validation_sentence(item["msg"]) for item in exc.payload))
         case RequestSerializationError():
             return AppError(f"The request body cannot be read: {exc.args[0]}.")
         case NotAuthenticatedError():
-            return NotAuthenticated(_WHO_ARE_YOU, headers={"WWW-Authenticate": 'Bearer realm="autoforge"'})
-        case NotAcceptableError():
-            return _NotAcceptable("This route answers application/json only: change the Accept header.")
+            return NotAuthenticated(_WHO_ARE_YOU)
         case RequestDataTooBig():
             return TooLarge("The request body is larger than this server takes.")
         case BadRequest():
             return AppError(str(exc) or "The request is malformed.")
+        case DatabaseUnavailable():
+            return Unavailable(_BUSY, headers={"Retry-After": str(exc.retry_after_s)})
+        case Http404():
+            return NotFound("There is nothing at this address.")
         case _:
             return None
 
 
+_BUSY = "The database takes no more requests at the moment: try again shortly."
 _WHO_ARE_YOU = "Send an API key as 'Authorization: Bearer af_sk_…' or Basic 'af_pk_…:af_sk_…', or sign in."
+_PLACE = re.compile(r" - at `(?:key in )?\$(?:\.parsed_\w+)?\.?(?P<path>.*)`$")
+_PLAIN_WORDS = (
+    (re.compile(r"Object contains unknown field `(.*)`"), r"There is no field '\1'"),
+    (re.compile(r"Object missing required field `(.*)`"), r"The field '\1' is missing"),
+    (re.compile(r"Expected `(.*)`, got `(.*)`"), r"expected \1, got \2"),
+)
 
 
-class _NotAcceptable(AppError):
-    status, code = 406, "not_acceptable"
+def validation_sentence(message: str) -> str:
+    """msgspec's `message` as a sentence that names the field: "limit: expected int, got str."."""
+    found = _PLACE.search(message)
+    path = found["path"] if found else ""
+    text = message[: found.start()] if found else message
+    for pattern, words in _PLAIN_WORDS:
+        text = pattern.sub(words, text)
+    text = text.replace("`", "")
+    return f"{path}: {text}." if path else f"{text[0].upper()}{text[1:]}."
 
 
-def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """Django's handler404."""
     return problem_response(NotFound(f"There is nothing at {request.path}."))
+
+
+def unknown_url(request: HttpRequest, unknown: str) -> HttpResponse:
+    """The last route of the REST API: with DEBUG on, Django would answer HTML."""
+    return not_found(request)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler400: what middleware refused before a view saw it."""
+    return problem_response(as_app_error(exception) or AppError("The request is malformed."))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -1,7 +1,8 @@
 """Idempotency-Key: a request sent twice is carried out once and answered alike."""
 
+import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from django.conf import settings
@@ -9,6 +10,7 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
+from autoforge.db.threads import in_db_thread
 from autoforge.errors import Conflict, InvalidInput
 from autoforge.models import IdempotentRequest, Project
 
@@ -18,26 +20,56 @@ ABANDONED_AFTER = timedelta(minutes=5)
 
 
 def answer_once(request: HttpRequest, project: Project, produce: Callable[[], HttpResponse]) -> HttpResponse:
-    """`produce()`, or for 24 h the first answer to the same Idempotency-Key and body.
+    """`produce()`, or for 24 h the first answer to the same Idempotency-Key and request.
 
-    Raises Conflict for another body under the same key, or while the first is still at work. Only
+    Raises Conflict for another request under the same key, or while the first is still at work. Only
     successful answers are kept: a refused request may be mended and sent again under its key.
     """
-    key = request.headers.get("Idempotency-Key", "")
-    if not key:
+    if not (key := _key(request)):
         return produce()
+    match _begin(request, project, key):
+        case HttpResponse() as first_answer:
+            return first_answer
+        case claim:
+            try:
+                response = produce()
+            except BaseException:
+                claim.delete()
+                raise
+            _keep(claim, response)
+            return response
+
+
+async def answer_once_async(
+    request: HttpRequest, project: Project, produce: Callable[[], Awaitable[HttpResponse]]
+) -> HttpResponse:
+    """`answer_once` for async views; a caller that leaves gives the key free again."""
+    if not (key := _key(request)):
+        return await produce()
+    match await in_db_thread(_begin)(request, project, key):
+        case HttpResponse() as first_answer:
+            return first_answer
+        case claim:
+            try:
+                response = await produce()
+            except BaseException:
+                await asyncio.shield(in_db_thread(claim.delete)())
+                raise
+            await in_db_thread(_keep)(claim, response)
+            return response
+
+
+def _key(request: HttpRequest) -> str:
+    key = request.headers.get("Idempotency-Key", "")
     if len(key) > MAX_KEY_CHARS:
         raise InvalidInput(f"Idempotency-Key may have at most {MAX_KEY_CHARS} characters.")
+    return key
+
+
+def _begin(request: HttpRequest, project: Project, key: str) -> IdempotentRequest | HttpResponse:
+    """Our claim on `key`, or the first answer given under it."""
     claim, is_ours = _claim(project, key, _fingerprint(request))
-    if not is_ours:
-        return _replay(claim)
-    try:
-        response = produce()
-    except BaseException:
-        claim.delete()
-        raise
-    _keep(claim, response)
-    return response
+    return claim if is_ours else _replay(claim)
 
 
 def _fingerprint(request: HttpRequest) -> str:
@@ -61,10 +93,11 @@ def _claim(project: Project, key: str, fingerprint: str) -> tuple[IdempotentRequ
 
 
 def _forget_old(project: Project, key: str) -> None:
+    """Drop every expired answer, and this key's claim if its process died."""
     now = timezone.now()
-    mine = IdempotentRequest.objects.filter(project=project, key=key)
-    mine.filter(created_at__lt=now - settings.IDEMPOTENCY_TTL).delete()
-    mine.filter(status=None, created_at__lt=now - ABANDONED_AFTER).delete()
+    IdempotentRequest.objects.filter(created_at__lt=now - settings.IDEMPOTENCY_TTL).delete()
+    abandoned = IdempotentRequest.objects.filter(project=project, key=key, status=None)
+    abandoned.filter(created_at__lt=now - ABANDONED_AFTER).delete()
 
 
 def _replay(claim: IdempotentRequest) -> HttpResponse:
@@ -80,5 +113,6 @@ def _keep(claim: IdempotentRequest, response: HttpResponse) -> None:
     if response.status_code >= 400:
         claim.delete()
         return
-    claim.status, claim.body = response.status_code, response.content
-    claim.save(update_fields=["status", "body"])
+    # An update: a claim thought abandoned may be gone, and its answer is still the caller's.
+    kept = IdempotentRequest.objects.filter(pk=claim.pk)
+    kept.update(status=response.status_code, body=response.content)

@@ -1,13 +1,12 @@
 """Keyset pagination: a page costs the same wherever it is, and rows that come or go shift nothing."""
 
 import base64
-import binascii
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from django.db.models import Model, Q, QuerySet
+from django.core.exceptions import ValidationError
+from django.db.models import Field, Model, Q, QuerySet
 
 from autoforge.errors import InvalidInput
 
@@ -45,13 +44,25 @@ def paginate(
     if not 1 <= query.limit <= MAX_PAGE:
         raise InvalidInput(f"limit must be between 1 and {MAX_PAGE}, not {query.limit}.")
     if query.cursor:
-        queryset = queryset.filter(_after(order, _decode(query.cursor, order)))
+        queryset = queryset.filter(_after(order, _decode(query.cursor, _fields(queryset, order))))
     rows = list(queryset.order_by(*order)[: query.limit + 1])
     shown = rows[: query.limit]
     cursor = (
         _encode([getattr(shown[-1], name.lstrip("-")) for name in order]) if len(rows) > query.limit else None
     )
     return Page([show(row) for row in shown], cursor)
+
+
+def _fields(queryset: QuerySet[M], order: Sequence[str]) -> "list[Field[Any, Any]]":
+    """What each name in `order` holds: a column, or the result of an annotation."""
+    meta, annotations = queryset.model._meta, queryset.query.annotations
+    fields: list[Any] = []
+    for name in (name.lstrip("-") for name in order):
+        if name == "pk":
+            fields.append(meta.pk)
+        else:
+            fields.append(annotations[name].output_field if name in annotations else meta.get_field(name))
+    return fields
 
 
 def _after(order: Sequence[str], values: Sequence[Any]) -> Q:
@@ -65,15 +76,16 @@ def _after(order: Sequence[str], values: Sequence[Any]) -> Q:
 
 
 def _encode(values: list[Any]) -> str:
-    return base64.urlsafe_b64encode(msgspec.msgpack.encode(values)).decode().rstrip("=")
+    plain = [value if isinstance(value, int | float | str) else str(value) for value in values]
+    return base64.urlsafe_b64encode(msgspec.msgpack.encode(plain)).decode().rstrip("=")
 
 
-def _decode(cursor: str, order: Sequence[str]) -> list[Any]:
+def _decode(cursor: str, fields: "Sequence[Field[Any, Any]]") -> list[Any]:
     try:
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        values = msgspec.msgpack.decode(raw, type=list[datetime | int | float | str])
-    except (binascii.Error, ValueError, msgspec.DecodeError):
-        values = []
-    if len(values) != len(order):
-        raise InvalidInput("cursor is not one that this list handed out: start again without it.")
-    return values
+        values = msgspec.msgpack.decode(raw, type=list[int | float | str])
+        if b"\0" in b"".join(value.encode() for value in values if isinstance(value, str)):
+            raise ValueError("no text column holds U+0000")
+        return [field.to_python(value) for field, value in zip(fields, values, strict=True)]
+    except (ValueError, msgspec.DecodeError, ValidationError) as error:
+        raise InvalidInput("cursor is not one that this list handed out: start again without it.") from error

@@ -1,11 +1,36 @@
 """How request bodies are read."""
 
-from typing import ClassVar
+import re
+from typing import Any, ClassVar
 
+from django.http import HttpRequest
+from dmr.parsers import DeserializeFunc, Raw
 from dmr.plugins.msgspec import MsgspecJsonParser
+
+from autoforge.errors import AppError, InvalidInput
+
+# \u0000 as JSON writes it, but not the six characters of an escaped backslash before u0000.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class StrictJsonParser(MsgspecJsonParser):
-    """JSON whose types must match: "5" is not 5."""
+    """JSON whose types must match: "5" is not 5. Refuses what no database column can hold."""
 
     strict: ClassVar[bool] = True
+
+    def parse(
+        self,
+        to_deserialize: Raw,
+        deserializer_hook: DeserializeFunc | None = None,
+        *,
+        request: HttpRequest,
+        model: Any,
+    ) -> Any:
+        if not to_deserialize:
+            raise AppError("This request needs a JSON object as its body.")
+        if _NUL.search(to_deserialize):
+            raise InvalidInput("The body holds the character U+0000, which cannot be stored: remove it.")
+        try:
+            return super().parse(to_deserialize, deserializer_hook, request=request, model=model)
+        except RecursionError as error:
+            raise AppError("The JSON of the request body is nested too deeply.") from error

@@ -7,6 +7,7 @@ from dmr.openapi import build_schema
 from dmr.openapi.views import OpenAPIJsonView, RedocView
 from dmr.routing import Router
 
+from autoforge.errors import unknown_url
 from evaluations.urls import urlpatterns as evaluations_urls
 from monitoring.urls import health_urls
 from monitoring.urls import urlpatterns as monitoring_urls
@@ -20,10 +21,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/openapi.json", OpenAPIJsonView.as_view(schema), name="openapi"),
     path("api/docs", RedocView.as_view(schema), name="api-docs"),
     api.to_urlpatterns(),
+    path("api/v1/<path:unknown>", unknown_url),
     *health_urls,
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
 ]
 
+handler400 = "autoforge.errors.bad_request"
 handler404 = "autoforge.errors.not_found"
 handler500 = "autoforge.errors.server_error"

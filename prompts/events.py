@@ -14,18 +14,18 @@ class PromptEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     prompt: str
 
 
-class VersionCreated(PromptEvent):
+class VersionCreated(PromptEvent, frozen=True, kw_only=True):
     version: int
 
 
-class LabelMoved(PromptEvent):
+class LabelMoved(PromptEvent, frozen=True, kw_only=True):
     """`version` is None when the label was taken away."""
 
     label: str
     version: int | None
 
 
-class PromptDeleted(PromptEvent):
+class PromptDeleted(PromptEvent, frozen=True, kw_only=True):
     pass
 
 

@@ -1,18 +1,52 @@
 """Prompts under version control, and the model endpoints that can run them."""
 
-from typing import Any
+from typing import Any, Self
 
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models import OuterRef, Prefetch, Subquery
+from django.db.models.functions import Coalesce, Now
 
 from autoforge.encryption import decrypt
+from autoforge.errors import NotFound
 from autoforge.models import Project
 from prompts.llm.providers.base import Endpoint, Limits, Prices
+from prompts.names import LATEST, PRODUCTION
+
+_KEY = models.BigIntegerField()
 
 
 class PromptType(models.TextChoices):
     TEXT = "text"
     CHAT = "chat"
+
+
+class PromptQuerySet(models.QuerySet["Prompt"]):
+    """Reads of prompts."""
+
+    def in_project(self, project: Project) -> Self:
+        return self.filter(project=project)
+
+    def get_or_404(self, name: str) -> "Prompt":
+        """The prompt called `name`. Raises NotFound."""
+        prompt = self.filter(name=name).first()
+        if prompt is None:
+            raise NotFound(f"There is no prompt {name!r} in this project.")
+        return prompt
+
+    def matching(self, *, name: str | None = None, label: str | None = None, tag: str | None = None) -> Self:
+        """Prompts whose name contains `name` (in any case), that have `label` and `tag`."""
+        found = self
+        if name:
+            found = found.filter(name__icontains=name)
+        if label and label != LATEST:
+            found = found.filter(labels__name=label)
+        return found.filter(tags__has_element=tag) if tag else found
+
+    def with_shown_version(self, label: str | None = None) -> Self:
+        """Annotates `shown_version_id`: the version at `label`, by default production else latest."""
+        newest = PromptVersion.objects.filter(prompt=OuterRef("pk")).order_by("-number").values("pk")[:1]
+        pointed = Label.objects.filter(prompt=OuterRef("pk"), name=label or PRODUCTION).values("version_id")
+        return self.annotate(shown_version_id=Coalesce(pointed[:1], newest, output_field=_KEY))
 
 
 class Prompt(models.Model):
@@ -26,11 +60,46 @@ class Prompt(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
 
+    objects = PromptQuerySet.as_manager()
+
     class Meta:
         constraints = [models.UniqueConstraint(fields=["project", "name"], name="prompt_name_once_a_project")]
 
     def __str__(self) -> str:
         return self.name
+
+
+class PromptVersionQuerySet(models.QuerySet["PromptVersion"]):
+    """Reads of versions."""
+
+    def for_show(self) -> Self:
+        """With what a representation needs, in one query more: prompt, labels, newest number."""
+        siblings = PromptVersion.objects.filter(prompt=OuterRef("prompt_id"))
+        newest = siblings.order_by("-number").values("number")[:1]
+        return (
+            self.select_related("prompt")
+            .annotate(newest_number=Subquery(newest))
+            .prefetch_related(Prefetch("labels", Label.objects.order_by("name")))
+        )
+
+    def of_prompt(self, project: Project, name: str) -> Self:
+        return self.filter(prompt__project=project, prompt__name=name)
+
+    def chosen(
+        self, project: Project, name: str, *, label: str | None = None, version: int | None = None
+    ) -> Self:
+        """The one version that a name and a label or number mean; default production, else latest."""
+        own = self.of_prompt(project, name)
+        if version is not None:
+            return own.filter(number=version)
+        # Subqueries of constants: evaluated once, and the version is then found by its key.
+        siblings = PromptVersion.objects.of_prompt(project, name)
+        newest = Subquery(siblings.order_by("-number").values("pk")[:1])
+        labels = Label.objects.filter(prompt__project=project, prompt__name=name)
+        if label == LATEST:
+            return own.filter(pk=newest)
+        pointed = Subquery(labels.filter(name=label or PRODUCTION).values("version_id")[:1])
+        return own.filter(pk=pointed if label else Coalesce(pointed, newest, output_field=_KEY))
 
 
 class PromptVersion(models.Model):
@@ -45,6 +114,8 @@ class PromptVersion(models.Model):
     content_hash = models.CharField(max_length=64)
     created_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(db_default=Now())
+
+    objects = PromptVersionQuerySet.as_manager()
 
     class Meta:
         constraints = [
@@ -91,6 +162,20 @@ class ProviderName(models.TextChoices):
     SIMULATED = "simulated"
 
 
+class ModelEndpointQuerySet(models.QuerySet["ModelEndpoint"]):
+    """Reads of model endpoints."""
+
+    def in_project(self, project: Project) -> Self:
+        return self.filter(project=project)
+
+    def get_or_404(self, name: str) -> "ModelEndpoint":
+        """The endpoint called `name`. Raises NotFound."""
+        endpoint = self.filter(name=name).first()
+        if endpoint is None:
+            raise NotFound(f"There is no model {name!r} in this project.")
+        return endpoint
+
+
 class ModelEndpoint(models.Model):
     """One language model that can be called. The secret is encrypted and never leaves the server."""
 
@@ -109,6 +194,8 @@ class ModelEndpoint(models.Model):
     settings = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
+
+    objects = ModelEndpointQuerySet.as_manager()
 
     class Meta:
         constraints = [

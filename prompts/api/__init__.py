@@ -1,0 +1,1 @@
+"""REST controllers of prompts, models and completions."""

@@ -1,0 +1,102 @@
+"""`/api/v1/completions`: call a model, whole or streamed as server-sent events."""
+
+import math
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from dmr import ResponseSpec, validate
+
+from autoforge.api import AsyncProjectController, Body
+from autoforge.db.threads import in_db_thread
+from autoforge.errors import UpstreamBusy, UpstreamFailed, problem_of
+from autoforge.idempotency import answer_once_async
+from prompts.call_schemas import CompletionOut, NewCompletion
+from prompts.llm import client
+from prompts.llm.providers.base import CacheUse, Completion, ProviderError
+from prompts.services import Call, prepare_call
+
+_BUSY = ("rate_limited", "overloaded")
+
+
+class CompletionsController(AsyncProjectController):
+    """One call of a model. It costs money, so it needs the role editor."""
+
+    @validate(
+        ResponseSpec(CompletionOut, status_code=HTTPStatus.OK),
+        ResponseSpec(CompletionOut, status_code=HTTPStatus.BAD_GATEWAY, description="The provider failed."),
+    )
+    async def post(self, parsed_body: Body[NewCompletion]) -> HttpResponseBase:
+        """The answer, with X-Cache: HIT or MISS; with `stream`, events token*, then completed or failed.
+
+        Honours Idempotency-Key (not with `stream`) and Cache-Control: no-cache or no-store.
+        """
+        call = await self._prepare(parsed_body)
+        if parsed_body.stream:
+            return _stream(call)
+        return await answer_once_async(self.request, self.project, lambda: self._complete(call))
+
+    async def _prepare(self, body: NewCompletion) -> Call:
+        return await in_db_thread(prepare_call)(
+            self.project,
+            prompt=body.prompt,
+            messages=body.sent_messages,
+            model=body.model,
+            vars=body.vars,
+            params=body.params,
+            cache=_cache_use(self.request.headers.get("Cache-Control", "")),
+        )
+
+    async def _complete(self, call: Call) -> HttpResponse:
+        try:
+            completion = await client.complete(call.request)
+        except ProviderError as error:
+            raise as_upstream_error(error) from error
+        headers = {"X-Cache": "HIT" if completion.cached else "MISS"}
+        answer = CompletionOut.of(_new_id(), call, completion)
+        return self.to_response(answer, status_code=HTTPStatus.OK, headers=headers)
+
+
+def as_upstream_error(error: ProviderError) -> UpstreamFailed:
+    """502; or 503 when the provider refuses for load. `code` is the provider error's."""
+    kind = UpstreamBusy if error.code in _BUSY else UpstreamFailed
+    retry = {} if error.retry_after_s is None else {"Retry-After": str(math.ceil(error.retry_after_s))}
+    return kind(error.message, headers=retry, code=error.code)
+
+
+def _cache_use(header: str) -> CacheUse:
+    directives = {part.strip().lower() for part in header.split(",")}
+    if "no-store" in directives:
+        return "no-store"
+    return "no-cache" if directives & {"no-cache", "max-age=0"} else "use"
+
+
+def _new_id() -> str:
+    return f"cmpl_{uuid.uuid4().hex}"
+
+
+def _stream(call: Call) -> StreamingHttpResponse:
+    # Proxies must pass every event on at once.
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingHttpResponse(_events(call), content_type="text/event-stream", headers=headers)
+
+
+async def _events(call: Call) -> AsyncIterator[bytes]:
+    """Server-sent events. When the caller leaves, this is closed, and with it the upstream call."""
+    try:
+        async with aclosing(client.stream(call.request)) as parts:
+            async for part in parts:
+                if isinstance(part, Completion):
+                    yield _event("completed", CompletionOut.of(_new_id(), call, part))
+                elif part.text:
+                    yield _event("token", {"text": part.text})
+    except ProviderError as error:
+        yield _event("failed", problem_of(as_upstream_error(error)))
+
+
+def _event(name: str, data: Any) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(data))

@@ -1,0 +1,91 @@
+"""What the completion routes take and answer. Costs are JSON numbers, in US dollars."""
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
+
+import msgspec
+from msgspec import Meta
+
+from prompts.llm.providers.base import Completion
+from prompts.schemas import Input
+from prompts.services import Call, PromptChoice
+
+MAX_MESSAGES = 2_000
+
+
+class ChatMessage(Input, omit_defaults=True):
+    """A message as it is sent; `content` is text, or parts as the vendor takes them."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+
+class NewCompletion(Input):
+    """Either `prompt` (a name, or {"name", "label"|"version"}) with `vars`, or `messages`."""
+
+    prompt: str | PromptChoice | None = None
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    model: str | None = None
+    vars: dict[str, Any] = {}
+    params: dict[str, Any] = {}
+    stream: bool = False
+
+    @property
+    def sent_messages(self) -> list[dict[str, Any]] | None:
+        """`messages` as plain JSON, without what was left out."""
+        return None if self.messages is None else msgspec.to_builtins(self.messages)
+
+
+class PromptRef(msgspec.Struct):
+    """The version that was rendered."""
+
+    name: str
+    version: int
+
+
+class Tokens(msgspec.Struct):
+    """Null where the provider did not count."""
+
+    input: int | None
+    output: int | None
+
+
+class CompletionOut(msgspec.Struct, kw_only=True):
+    """An answer. `saved_usd` is what a cached one would have cost; unknown is null."""
+
+    id: str
+    model: str
+    prompt: PromptRef | None
+    text: str
+    finish_reason: str | None
+    tokens: Tokens
+    cost_usd: float | None
+    saved_usd: float | None
+    cached: bool
+    latency_ms: float
+    ttft_ms: float | None
+
+    @classmethod
+    def of(cls, id: str, call: Call, completion: Completion) -> Self:
+        version = call.version
+        return cls(
+            id=id,
+            model=call.request.endpoint.name,
+            prompt=PromptRef(version.prompt.name, version.number) if version else None,
+            text=completion.text,
+            finish_reason=completion.finish_reason,
+            tokens=Tokens(completion.usage.input_tokens, completion.usage.output_tokens),
+            cost_usd=as_number(completion.cost_usd),
+            saved_usd=as_number(completion.saved_usd),
+            cached=completion.cached,
+            latency_ms=completion.latency_ms,
+            ttft_ms=completion.ttft_ms,
+        )
+
+
+def as_number(amount: Decimal | None) -> float | None:
+    """A Decimal as the JSON number nearest to it; unknown stays null."""
+    return None if amount is None else float(amount)

@@ -1,0 +1,71 @@
+"""Finding versions by the names that callers use, and pages of them."""
+
+from collections.abc import Iterable
+
+from autoforge.errors import InvalidInput, NotFound
+from autoforge.models import Project
+from autoforge.pagination import Page, PageQuery, paginate
+from prompts.models import Prompt, PromptVersion
+from prompts.schemas import LabelMoveOut, LabelOut, LabelsOut, PromptOut, PromptsQuery
+
+
+def resolve_version(
+    project: Project,
+    name: str,
+    *,
+    label: str | None = None,
+    version: int | None = None,
+    for_show: bool = False,
+) -> PromptVersion:
+    """The version of `name` at `label` or with number `version`; by default production, else latest.
+
+    One query (its `prompt` included), or two: `for_show` reads the labels too, and a miss looks whether
+    the prompt exists. Raises NotFound, InvalidInput when both choices are given.
+    """
+    if label is not None and version is not None:
+        raise InvalidInput("Give a label or a version, not both.")
+    versions = (
+        PromptVersion.objects.for_show() if for_show else PromptVersion.objects.select_related("prompt")
+    )
+    if found := versions.chosen(project, name, label=label, version=version).first():
+        return found
+    Prompt.objects.in_project(project).get_or_404(name)
+    wanted = f"version {version}" if version is not None else f"label {label!r}"
+    raise NotFound(f"The prompt {name!r} has no {wanted}.")
+
+
+def version_pair(project: Project, name: str, old: int, new: int) -> tuple[PromptVersion, PromptVersion]:
+    """Two versions of one prompt. Raises NotFound."""
+    return resolve_version(project, name, version=old), resolve_version(project, name, version=new)
+
+
+def page_of_prompts(project: Project, query: PromptsQuery) -> Page[PromptOut]:
+    """Prompts by name, each shown at `query.label`, else production, else latest. Three queries."""
+    prompts = (
+        Prompt.objects.in_project(project)
+        .matching(name=query.name, label=query.label, tag=query.tag)
+        .with_shown_version(query.label)
+    )
+    page = paginate(prompts, query, order=["name"], show=lambda prompt: prompt)
+    shown = _shown([prompt.shown_version_id for prompt in page.items])  # type: ignore[attr-defined]  # annotated
+    return Page([shown[prompt.pk] for prompt in page.items if prompt.pk in shown], page.next_cursor)
+
+
+def _shown(version_ids: Iterable[int]) -> dict[int, PromptOut]:
+    """Representations by prompt id; a prompt deleted since the page was read is missing."""
+    versions = PromptVersion.objects.for_show().filter(pk__in=version_ids)
+    return {version.prompt_id: PromptOut.of(version) for version in versions}
+
+
+def page_of_versions(prompt: Prompt, query: PageQuery) -> Page[PromptOut]:
+    """Versions of `prompt`, newest first. Two queries."""
+    versions = PromptVersion.objects.for_show().filter(prompt=prompt)
+    return paginate(versions, query, order=["-number"], show=PromptOut.of)
+
+
+def page_of_label_moves(prompt: Prompt, project: Project, query: PageQuery) -> LabelsOut:
+    """All labels of `prompt` and a page of their moves, newest first. Two queries."""
+    labels = prompt.labels.select_related("version").defer("version__template").order_by("name")
+    moves = paginate(prompt.label_moves.all(), query, order=["-pk"], show=LabelMoveOut.of)
+    current = [LabelOut.of(label, project.protected_labels) for label in labels]
+    return LabelsOut(current, moves.items, moves.next_cursor)
