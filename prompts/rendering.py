@@ -131,10 +131,11 @@ class _Compiled:
     """A template's code, and the names it uses."""
 
     def __init__(self, text: str) -> None:
-        self.template: Template = _environment.from_string(text)
         tree = _environment.parse(text)
         self.names = frozenset(meta.find_undeclared_variables(tree))
         self.optional_names = frozenset(_guarded_names(tree))
+        code = _environment.compile(tree)
+        self.template = Template.from_code(_environment, code, _environment.globals)
 
 
 class _CompiledTemplates:
