@@ -1,5 +1,7 @@
 """REST routes of this app, mounted under /api/v1/."""
 
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-urlpatterns: list[URLPattern] = []
+from realtime.api import TicketsController
+
+urlpatterns: list[URLPattern] = [path("ws-tickets", TicketsController.as_view(), name="ws-tickets")]

@@ -1,0 +1,82 @@
+"""Who opens a WebSocket: an API key, a one-time ticket, or the session of a browser at our own origin."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.http import HttpRequest, parse_cookie
+from django.http.request import split_domain_port, validate_host
+from django.utils.http import is_same_domain
+
+from autoforge.auth import Actor, actor_of_key, actor_of_user, parse_authorization
+from autoforge.errors import NotAuthenticated
+from realtime.threads import in_thread
+from realtime.tickets import redeem
+
+Scope = Mapping[str, Any]
+
+
+async def authenticate(scope: Scope) -> Actor:
+    """The client of a handshake. Raises NotAuthenticated.
+
+    At most one query for keys and tickets, none for a key seen within the last second; a session takes
+    two (user, membership). `?project=` chooses among a user's projects.
+    """
+    headers = _headers(scope)
+    query = parse_qs(scope["query_string"].decode("latin-1"))
+    if authorization := headers.get(b"authorization"):
+        return await _by_key(authorization.decode("latin-1"))
+    if ticket := query.get("ticket"):
+        return await in_thread(redeem, ticket[0])
+    if not is_own_origin(headers):
+        raise NotAuthenticated("Send an Authorization header or ?ticket=; a session needs our own origin.")
+    cookies = parse_cookie(headers.get(b"cookie", b"").decode("latin-1"))
+    if session_key := cookies.get(settings.SESSION_COOKIE_NAME):
+        return await in_thread(_by_session, session_key, query.get("project", [None])[0])
+    raise NotAuthenticated("Send an API key, a ticket from POST /api/v1/ws-tickets, or sign in.")
+
+
+def is_own_origin(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the page that opens the WebSocket is ours: browsers send cookies from every page.
+
+    The Origin must be the very host that is asked, and allowed, or be in CSRF_TRUSTED_ORIGINS.
+    """
+    origin = headers.get(b"origin", b"").decode("latin-1").lower()
+    host = headers.get(b"host", b"").decode("latin-1").lower()
+    parts = urlsplit(origin)
+    if not parts.netloc:
+        return False
+    if parts.netloc == host and validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS):
+        return True
+    return any(_is_trusted(parts.scheme, parts.netloc, trusted) for trusted in settings.CSRF_TRUSTED_ORIGINS)
+
+
+def _is_trusted(scheme: str, netloc: str, trusted: str) -> bool:
+    """`trusted` may be https://*.example.com, as Django has it."""
+    parts = urlsplit(trusted)
+    return scheme == parts.scheme and is_same_domain(netloc, parts.netloc.lstrip("*"))
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    return {name.lower(): value for name, value in scope["headers"]}
+
+
+async def _by_key(authorization: str) -> Actor:
+    credentials = parse_authorization(authorization)
+    if credentials is None:
+        raise NotAuthenticated("The Authorization header must be 'Bearer af_sk_…' or Basic.")
+    return await in_thread(actor_of_key, credentials)
+
+
+def _by_session(session_key: str, project_name: str | None) -> Actor:
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    user = get_user(request)
+    if not user.is_authenticated:
+        raise NotAuthenticated("This session has ended: sign in again.")
+    return actor_of_user(
+        user.pk, is_superuser=user.is_superuser, name=user.get_username(), project_name=project_name
+    )

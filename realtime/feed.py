@@ -1,0 +1,208 @@
+"""A topic as this process serves it: its followers, their snapshots, and the numbers of its events."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import msgspec
+from django.conf import settings
+
+from autoforge.errors import AppError, NotFound, Unavailable
+from realtime import metrics
+from realtime.bus import Bus
+from realtime.connection import Connection
+from realtime.frames import Event, Frame, Snapshot, encode, error_frame
+from realtime.threads import in_thread
+from realtime.topics import Topic
+
+logger = logging.getLogger(__name__)
+
+# Sends in a row before everything else in the process gets its turn.
+FAN_OUT_BURST = 200
+# `progress` holds absolute counters: of those that come faster than this only the latest is sent.
+COALESCED, LAST_EVENT = "progress", "ended"
+COALESCE_S = 0.1
+
+
+class Feed:
+    """Used in the hub's loop only.
+
+    A follower waits in `joining` until a snapshot is read that began after it joined, and becomes `live`
+    once it has been given that snapshot (number n) and the events n+1, n+2, … that came meanwhile.
+    One worker task does what takes time; it ends when there is nothing left to do.
+    """
+
+    def __init__(self, topic: Topic, bus: Bus, forget: Callable[["Feed"], None]) -> None:
+        self.topic = topic
+        self.seq = 0
+        self.joining: set[Connection] = set()
+        self.reading: set[Connection] = set()
+        self.live: set[Connection] = set()
+        self._bus = bus
+        self._forget = forget
+        self._held: list[Frame] = []
+        self._is_joined = False
+        # Held while something is handed out: no other event and no snapshot may get in between.
+        self._handing_out = asyncio.Lock()
+        self._worker: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_due = False
+        self._latest: bytes | None = None
+        self._coalesced_at = 0.0
+
+    def add(self, connection: Connection) -> None:
+        """Follow: first comes a snapshot. Who follows already gets a fresh one."""
+        self.reading.discard(connection)
+        self.live.discard(connection)
+        self.joining.add(connection)
+        self._wake()
+
+    def remove(self, connection: Connection) -> None:
+        """Follow no more."""
+        for followers in (self.joining, self.reading, self.live):
+            followers.discard(connection)
+        self._wake()
+
+    def resync(self) -> None:
+        """Events may be missing: everybody gets a fresh snapshot."""
+        self.joining |= self.live | self.reading
+        self.live, self.reading = set(), set()
+        self._wake()
+
+    @property
+    def needs_bus(self) -> bool:
+        """Whether its events come over the bus; else it reads its source itself."""
+        return self._is_joined and self.topic.interval_s is None
+
+    async def take(self, event: str, data: bytes) -> None:
+        """Number an event and hand it to every follower; `data` is JSON."""
+        if event == COALESCED:
+            self._latest = data
+            self._wake_in(self._coalesced_at + COALESCE_S - time.monotonic())
+            return
+        if event == LAST_EVENT:
+            await self._send_latest()
+        await self._fan_out(event, data)
+
+    def _wake(self) -> None:
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+
+    def _wake_in(self, delay_s: float) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(max(delay_s, 0), self._due)
+
+    def _due(self) -> None:
+        self._timer, self._is_due = None, True
+        self._wake()
+
+    async def _work(self) -> None:
+        try:
+            while await self._do_next():
+                pass
+        except Exception:
+            logger.exception("The topic %s cannot be served", self.topic.name)
+        finally:
+            self._worker = None
+            if not (self.joining or self.live or self._is_joined):
+                self._forget(self)
+
+    async def _do_next(self) -> bool:
+        """Do what is most urgent; False when there is nothing to do."""
+        if self.joining:
+            await self._give_snapshots()
+        elif not self.live and self._is_joined:
+            await self._leave_group()
+        elif self.live and self._is_due:
+            self._is_due = False
+            await self._send_due()
+        else:
+            return False
+        return True
+
+    async def _give_snapshots(self) -> None:
+        """One read for all who joined before it began."""
+        self.reading, self.joining = self.joining, set()
+        try:
+            await self._join_group()
+            seq, self._held = self.seq, []
+            data = await in_thread(self.topic.read)
+        except Exception:
+            logger.exception("The topic %s cannot be read", self.topic.name)
+            self._refuse(
+                Unavailable("This topic cannot be read right now: try again.", topic=self.topic.name)
+            )
+            return
+        if data is None:
+            self._refuse(NotFound("There is no such topic.", topic=self.topic.name))
+        else:
+            await self._welcome(encode(Snapshot(self.topic.name, seq, data)))
+
+    async def _welcome(self, snapshot: Frame) -> None:
+        async with self._handing_out:
+            await self._hand_out([snapshot, *self._held], self.reading)
+            self.live |= self.reading
+            self.reading, self._held = set(), []
+        if self.topic.interval_s:
+            self._wake_in(self.topic.interval_s)
+
+    def _refuse(self, error: AppError) -> None:
+        frame = error_frame(error)
+        for connection in self.reading:
+            connection.feeds.pop(self.topic.name, None)
+            metrics.subscriptions.dec()
+            connection.offer(frame)
+        self.reading = set()
+
+    async def _send_due(self) -> None:
+        if self.topic.interval_s is None:
+            await self._send_latest()
+            return
+        self._wake_in(self.topic.interval_s)
+        await self._fan_out("sample", msgspec.json.encode(await in_thread(self.topic.read)))
+
+    async def _send_latest(self) -> None:
+        data, self._latest = self._latest, None
+        if data is not None:
+            self._coalesced_at = time.monotonic()
+            await self._fan_out(COALESCED, data)
+
+    async def _fan_out(self, event: str, data: bytes) -> None:
+        async with self._handing_out:
+            self.seq += 1
+            frame = encode(Event(self.topic.name, self.seq, event, msgspec.Raw(data)))
+            if self.reading:
+                self._hold(frame)
+            await self._hand_out([frame], self.live)
+
+    def _hold(self, frame: Frame) -> None:
+        """Keep it for those whose snapshot is being read; when that takes too long they get a later one."""
+        self._held.append(frame)
+        if len(self._held) > settings.WS_OUTBOX_FRAMES:
+            self.joining |= self.reading
+            self.reading, self._held = set(), []
+
+    async def _hand_out(self, frames: list[Frame], followers: set[Connection]) -> None:
+        """To each of `followers` that has not left meanwhile."""
+        for count, connection in enumerate(list(followers), 1):
+            if connection in followers:
+                for frame in frames:
+                    connection.offer(frame)
+            if count % FAN_OUT_BURST == 0:
+                await asyncio.sleep(0)
+        metrics.sent.inc(len(frames) * len(followers))
+
+    async def _join_group(self) -> None:
+        if not self._is_joined and self.topic.interval_s is None:
+            await self._bus.join(self.topic.group)
+        self._is_joined = True
+
+    async def _leave_group(self) -> None:
+        self._is_joined = False
+        try:
+            if self.topic.interval_s is None:
+                await self._bus.leave(self.topic.group)
+        except Exception as error:
+            # The channel layer goes on sending; the hub ignores what nobody follows.
+            logger.warning("The group of %s could not be left: %r", self.topic.name, error)

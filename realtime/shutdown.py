@@ -1,0 +1,52 @@
+"""Lets WebSockets be told of a restart before the server, told to stop, cuts them off."""
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def before_stop(farewell: Callable[[], Awaitable[None]]) -> None:
+    """Run `farewell` in the running loop when the server is told to stop, then let the server do so.
+
+    Neither uvicorn nor daphne gives an application the chance: both end connections as soon as the signal
+    arrives. A second signal goes to the server at once. Without a server (tests, commands) nothing is done.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and callable(signal.getsignal(signal.SIGTERM)):
+        _Interception(farewell)
+
+
+class _Interception:
+    def __init__(self, farewell: Callable[[], Awaitable[None]]) -> None:
+        self._farewell = farewell
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._server = {number: signal.signal(number, self._handle) for number in _STOP_SIGNALS}
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        for each, handler in self._server.items():
+            signal.signal(each, handler)
+        if self._loop.is_running():
+            self._loop.call_soon_threadsafe(self._start, number)
+        else:
+            signal.raise_signal(number)
+
+    def _start(self, number: int) -> None:
+        self._task = self._loop.create_task(self._say_farewell(number))
+
+    async def _say_farewell(self, number: int) -> None:
+        try:
+            await self._farewell()
+        except TimeoutError:
+            logger.info("Some WebSocket clients did not leave in time")
+        except Exception:
+            logger.exception("WebSocket clients could not be told of the restart")
+        finally:
+            signal.raise_signal(number)

@@ -1,0 +1,53 @@
+"""One-time tickets, for browsers that cannot send an Authorization header with a WebSocket."""
+
+import secrets
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.cache import cache
+
+from autoforge.auth import Actor, actor_of_user, hash_secret
+from autoforge.errors import NotAuthenticated, Unavailable
+from autoforge.models import ApiKey, Role
+
+_REFUSED = "This ticket is unknown, used or older than {} s: ask for a new one."
+
+
+def issue(actor: Actor) -> str:
+    """A ticket that `actor` may use once within WS_TICKET_TTL_S, in any process. Raises Unavailable."""
+    ticket = secrets.token_urlsafe(32)
+    stored = {"key_id": actor.key_id, "user_id": actor.user_id, "project": actor.project.name}
+    if not cache.add(_cache_key(ticket), stored, settings.WS_TICKET_TTL_S):
+        raise Unavailable("Tickets cannot be kept right now: try again.")
+    return ticket
+
+
+def redeem(ticket: str) -> Actor:
+    """Who asked for `ticket`, with the rights of this moment; one query. Raises NotAuthenticated."""
+    cache_key = _cache_key(ticket)
+    stored = cache.get(cache_key)
+    # Of many that take it at once only one deletes it.
+    if stored is None or not cache.delete(cache_key):
+        raise NotAuthenticated(_REFUSED.format(settings.WS_TICKET_TTL_S))
+    return _of_key(stored["key_id"]) if stored["key_id"] else _of_user(stored)
+
+
+def _cache_key(ticket: str) -> str:
+    return f"ws-ticket:{hash_secret(ticket)}"
+
+
+def _of_key(key_id: int) -> Actor:
+    key = ApiKey.objects.usable().filter(pk=key_id).select_related("project").first()
+    if key is None:
+        raise NotAuthenticated("The API key behind this ticket has been revoked.")
+    return Actor(key.project, Role(key.role), key.name, key_id, rate_limit_per_min=key.rate_limit_per_min)
+
+
+def _of_user(stored: dict[str, Any]) -> Actor:
+    user = get_user_model()._default_manager.filter(pk=stored["user_id"], is_active=True).first()
+    if user is None:
+        raise NotAuthenticated("The user behind this ticket may not sign in any more.")
+    return actor_of_user(
+        user.pk, is_superuser=user.is_superuser, name=user.get_username(), project_name=stored["project"]
+    )
