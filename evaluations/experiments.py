@@ -29,6 +29,7 @@ _FORMATS: dict[str, CaseFormat] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": 
 _CHUNK_BYTES = 256 * 1024
 
 
+@transaction.atomic
 def start_experiment(project: Project, experiment: Experiment, *, actor: Actor) -> Run:
     """The file's run, frozen and ready for `executor.run_to_end`.
 

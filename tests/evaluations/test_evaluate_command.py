@@ -1,0 +1,125 @@
+"""`manage.py evaluate`: a file becomes a run, with an exit code that CI can act on."""
+
+import json
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+
+from autoforge.services import get_or_create_project
+from evaluations.models import Dataset, Run
+from prompts.models import ModelEndpoint, PromptVersion
+from prompts.services import create_endpoint
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+FILE = """
+prompts:
+  - "Say {{ word }}"
+  - {name: greet, template: [{role: user, content: "Echo {{ word }}"}], config: {temperature: 0}}
+providers: [simulated]
+tests:
+  - vars: {word: [hello, bye]}
+    assert: [{type: icontains, value: "{{ word }}"}]
+  - vars: {word: x}
+    expected: "Say x"
+    assert: [{type: equals, value: "{{ expected }}"}]
+"""
+
+
+@pytest.fixture
+def evaluate(tmp_path, capsys):
+    """Runs the command on a text; gives (exit code, output, error output)."""
+    project = get_or_create_project("demo")
+    create_endpoint(project, name="simulated", provider="simulated", settings={"output": "echo"})
+
+    def run(text: str, *arguments: str) -> tuple[int, str, str]:
+        path = tmp_path / "greetings.yaml"
+        path.write_text(text)
+        with pytest.raises(SystemExit) as exit_:
+            call_command("evaluate", str(path), *arguments)
+        captured = capsys.readouterr()
+        return exit_.value.code, captured.out, captured.err
+
+    return run
+
+
+def test_some_failed_exits_100_and_shows_both_columns(evaluate):
+    code, out, _ = evaluate(FILE)
+    assert code == 100
+    assert "greetings/1 v1" in out
+    assert "greet v1" in out
+    run = Run.objects.get()
+    assert (run.total, run.passed, run.failed, run.errors) == (6, 5, 1, 0)
+
+
+def test_all_passed_exits_0_and_writes_the_report(evaluate, tmp_path):
+    report = tmp_path / "report.json"
+    code, _, _ = evaluate(
+        FILE.replace('expected: "Say x"', "expected: x").replace("equals", "contains"), "-o", str(report)
+    )
+    assert code == 0
+    assert [column["pass_rate"] for column in json.loads(report.read_bytes())["columns"]] == [1.0, 1.0]
+
+
+def test_errors_exit_1(evaluate):
+    ModelEndpoint.objects.update(settings={"error_rate": 1.0})
+    code, _, _ = evaluate(FILE)
+    assert code == 1
+    assert Run.objects.get().errors == 6
+
+
+def test_the_same_file_twice_stores_nothing_twice(evaluate):
+    evaluate(FILE)
+    evaluate(FILE)
+    assert Run.objects.count() == 2
+    assert (Dataset.objects.count(), PromptVersion.objects.count(), ModelEndpoint.objects.count()) == (
+        1,
+        2,
+        1,
+    )
+
+
+def test_cases_may_live_in_a_file_beside_it(evaluate, tmp_path):
+    (tmp_path / "cases.csv").write_text("word,expected\nhello,hello\nbye,bye\n")
+    code, _, _ = evaluate(
+        'prompts: ["Say {{ word }}"]\nproviders: [simulated]\ntests: file://cases.csv\n'
+        'defaultTest: {assert: [{type: icontains, value: "{{ expected }}"}]}\n'
+    )
+    assert code == 0
+    assert Run.objects.get().passed == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("prompts: [a]", "missing required field `providers`"),
+        ("- 1", "must be a mapping"),
+        ("prompts: [a\n", "is not valid YAML"),
+        ("prompts: [a]\nproviders: [simulated]\n", "'tests' is empty"),
+        ("prompts: []\nproviders: [simulated]\ntests: [{}]", "'prompts' is empty"),
+        ("prompts: [a]\nproviders: [nope]\ntests: [{}]", "There is no model 'nope'"),
+        ("prompts: [a]\nproviders: [simulated]\ntests: [{asert: []}]", "unknown field `asert`"),
+        ("prompts: [a]\nproviders: [simulated]\ntests: file://none.csv", "none.csv: cannot be read"),
+        ("prompts: ['{{ a']\nproviders: [simulated]\ntests: [{}]", "line 1"),
+        (
+            "prompts: [a]\nproviders: [simulated]\ntests: [{}]\ndefaultTest: {assert: [{type: equalz}]}",
+            'did you mean "equals"?',
+        ),
+    ],
+)
+def test_a_wrong_file_exits_1_with_a_sentence(evaluate, text, sentence):
+    code, _, err = evaluate(text)
+    assert code == 1
+    assert sentence in err
+    assert not Run.objects.exists()
+    assert not PromptVersion.objects.exists()
+
+
+def test_the_sample_file_is_read_and_loaded_once():
+    call_command("load_sample", project="demo", verbosity=0)
+    call_command("load_sample", project="demo", verbosity=0)
+    assert [version.number for version in PromptVersion.objects.order_by("number")] == [1, 2]
+    assert Dataset.objects.get().case_count >= 44
+    assert set(ModelEndpoint.objects.values_list("name", flat=True)) == {"local", "simulated"}
+    assert Path("samples/support/evaluate.yaml").exists()
