@@ -7,6 +7,9 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import connections
+from django.utils.module_loading import import_string
+
+from autoforge.http.async_handler import is_two_halves
 
 POOL_OPTIONS = {"POOL_SIZE", "MAX_OVERFLOW", "TIMEOUT", "RECYCLE", "PRE_PING", "ECHO"}
 
@@ -30,6 +33,16 @@ def executor_is_known(**_: Any) -> list[CheckMessage]:
     if settings.EXECUTOR == "celery" and not settings.REDIS_URL:
         return [Error("AUTOFORGE_EXECUTOR is 'celery', which needs REDIS_URL.")]
     return []
+
+
+@register()
+def middleware_suits_both_handlers(**_: Any) -> list[CheckMessage]:
+    """Every middleware has the two halves that sync and async requests run it by."""
+    return [
+        Error(f"MIDDLEWARE has {path}, which is no plain MiddlewareMixin: see autoforge.http.async_handler.")
+        for path in settings.MIDDLEWARE
+        if not is_two_halves(import_string(path))
+    ]
 
 
 @register()

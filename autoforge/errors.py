@@ -1,6 +1,7 @@
 """Errors that a caller can act on, and how they leave as RFC 9457 problem+json."""
 
 import re
+import sys
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -174,8 +175,12 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's handler500: the traceback is in the log, the caller learns only that it is our fault."""
-    return problem_response(_ServerError("The server failed on this request; the failure is logged."))
+    """Django's handler500: tells a refusal that no view caught; of a bug only that it is our fault."""
+    error = sys.exc_info()[1]
+    refusal = as_app_error(error) if isinstance(error, Exception) else None
+    return problem_response(
+        refusal or _ServerError("The server failed on this request; the failure is logged.")
+    )
 
 
 class _ServerError(AppError):

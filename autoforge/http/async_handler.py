@@ -143,10 +143,11 @@ class AsyncHandler(ASGIHandler):
             return self._answer_error(request, error)
 
 
-def suits(middleware: type) -> bool:
-    """Whether a middleware class is made of MiddlewareMixin's two halves, and nothing around them."""
+def is_two_halves(middleware: Any) -> bool:
+    """Whether `middleware` is a class of MiddlewareMixin's two halves, with nothing around them."""
     return (
-        issubclass(middleware, MiddlewareMixin)
+        isinstance(middleware, type)
+        and issubclass(middleware, MiddlewareMixin)
         and middleware.__call__ is MiddlewareMixin.__call__
         and middleware.__acall__ is MiddlewareMixin.__acall__
     )

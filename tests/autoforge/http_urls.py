@@ -12,6 +12,8 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connection
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.template import engines
+from django.template.response import SimpleTemplateResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
@@ -225,7 +227,20 @@ async def session(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"count": count})
 
 
+def rendered(request: HttpRequest) -> SimpleTemplateResponse:
+    """A sync view behind an async route, whose template is rendered after it returned."""
+    return SimpleTemplateResponse(engines["django"].from_string("in {{ thread }}"), {"thread": Here()})
+
+
+class Here:
+    """Where it is rendered."""
+
+    def __str__(self) -> str:
+        return threading.current_thread().name
+
+
 ROUTES = {
+    "v1/rendered": rendered,
     "api/v1/datasets/<path:name>/import": size,
     "api/v1/completions": async_echo,
     "v1/fail": async_fail,

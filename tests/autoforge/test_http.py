@@ -8,7 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from django.conf import settings
+from django.core.checks import run_checks
+from django.db import connection
+from django.test.utils import override_settings
 
+from autoforge.db.errors import DatabaseUnavailable, PoolExhausted
+from autoforge.errors import as_app_error
 from tests.autoforge.http_server import Server, ask, eventually, read, serve
 
 MIB = 1024 * 1024
@@ -270,15 +276,15 @@ def test_a_full_queue_refuses_and_recovers(server):
     assert_problem(reply, 503, "unavailable")
     assert reply.headers["Retry-After"] == "1"
     server.say("go")
-    assert {read(connection).body for connection in waiting} == {b"held"}
+    assert {read(client).body for client in waiting} == {b"held"}
     assert server.ask("/echo").status == 200
-    for connection in waiting:
-        connection.close()
+    for client in waiting:
+        client.close()
 
 
 def test_slow_readers_take_no_thread_and_are_bounded(server):
     streams = [server.start("/stream") for _ in range(2)]
-    responses = [connection.getresponse() for connection in streams]
+    responses = [client.getresponse() for client in streams]
     assert server.ask("/echo").status == 200
     assert_problem(server.ask("/stream"), 503, "unavailable")
     server.say("go")
@@ -291,9 +297,9 @@ def test_waiting_for_a_model_takes_no_thread(server):
     server.heard("holding")
     assert server.ask("/echo").status == 200
     server.say("go")
-    assert {read(connection).body for connection in waiting} == {b"held"}
-    for connection in waiting:
-        connection.close()
+    assert {read(client).body for client in waiting} == {b"held"}
+    for client in waiting:
+        client.close()
 
 
 # Async views, and sync code beside the loop
@@ -318,6 +324,17 @@ def test_what_middleware_writes_after_an_async_view_is_kept(server):
     assert (first.json(), server.ask("/v1/session", Cookie=cookie).json()) == ({"count": 1}, {"count": 2})
 
 
+def test_a_sync_view_behind_an_async_route_runs_in_a_thread(server):
+    assert server.ask("/v1/rendered").body in (b"in http_0", b"in http_1")
+
+
+@pytest.mark.parametrize("path", ["/echo", "/v1/session"])
+def test_middleware_refuses_before_the_view(server, path):
+    reply = server.ask(path, Host="elsewhere.example")
+    assert (reply.status, "Set-Cookie" in reply.headers) == (400, False)
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
+
+
 def test_a_missing_async_route_is_404(server):
     assert_problem(server.ask("/v1/nothing"), 404, "not_found")
 
@@ -335,9 +352,9 @@ def test_static_files_need_no_thread(server):
     assert (reply.status, reply.headers["Content-Type"]) == (200, 'text/css; charset="utf-8"')
     assert_problem(server.ask("/static/no.css"), 404, "not_found")
     server.say("go")
-    for connection in waiting:
-        read(connection)
-        connection.close()
+    for client in waiting:
+        read(client)
+        client.close()
 
 
 # The end
@@ -353,6 +370,85 @@ def test_requests_in_flight_are_finished_when_the_server_is_stopped(kind, folder
             server.say("go")
             assert [read(plain).body, read(awaited).body] == [b"held", b"held"]
         assert server.process.wait(20) in (0, -15)
+
+
+# What the handlers count on
+
+
+@pytest.mark.parametrize(
+    ("path", "is_refused"),
+    [
+        ("django.middleware.common.CommonMiddleware", False),
+        ("servestatic.middleware.ServeStaticMiddleware", True),
+        ("django.views.decorators.csrf.csrf_exempt", True),
+    ],
+)
+def test_middleware_that_one_handler_would_skip_is_refused(path, is_refused):
+    with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, path]):
+        messages = [message.msg for message in run_checks()]
+    assert any(f"MIDDLEWARE has {path}" in message for message in messages) is is_refused
+
+
+# PostgreSQL
+
+needs_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="the pool is for PostgreSQL")
+
+
+@pytest.fixture
+def on_postgresql(transactional_db: None, tmp_path: Path) -> Iterator[Server]:
+    """A server on the test database, with a single connection for its two threads."""
+    where = "{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format_map(connection.settings_dict)
+    pool = {"SIZE": "1", "MAX_OVERFLOW": "0", "TIMEOUT": "1"}
+    environment = {f"AUTOFORGE_DB_POOL_{name}": value for name, value in pool.items()}
+    with serve("uvicorn", tmp_path, DATABASE_URL=f"postgresql://{where}", **environment) as server:
+        yield server
+        server.say("go")
+
+
+@pytest.mark.parametrize(
+    ("error", "retry_after"), [(PoolExhausted("…"), "1"), (DatabaseUnavailable("…"), "5")]
+)
+def test_a_database_that_refuses_is_a_503(error, retry_after):
+    answer = as_app_error(error)
+    assert answer is not None
+    assert (answer.status, answer.headers) == (503, {"Retry-After": retry_after})
+
+
+@needs_postgresql
+@pytest.mark.parametrize("path", ["/database", "/api/v1/completions"])
+def test_an_exhausted_pool_is_a_503(on_postgresql, path):
+    with closing(on_postgresql.start("/slow_database")) as holder:
+        on_postgresql.heard("holding")
+        reply = on_postgresql.ask(path)
+        assert_problem(reply, 503, "unavailable")
+        assert reply.headers["Retry-After"] == "1"
+        on_postgresql.say("go")
+        assert read(holder).body == b"held"
+    assert on_postgresql.ask(path).status == 200
+
+
+@needs_postgresql
+def test_every_way_of_answering_gives_its_connection_back(on_postgresql):
+    assert on_postgresql.ask("/populate").status == 200
+    assert on_postgresql.ask("/rows").body.count(b"http-stream") == 7
+    for path in ["/database", "/api/v1/completions", "/v1/session", "/rows"] * 3:
+        assert on_postgresql.ask(path).status == 200
+        eventually(lambda: on_postgresql.ask("/pool").json()["default"] == 0)
+    with closing(on_postgresql.start("/rows")) as leaving:
+        leaving.getresponse()
+    assert on_postgresql.ask("/database").json() == {"users": 7}
+
+
+@needs_postgresql
+def test_dropped_connections_fail_no_request(on_postgresql):
+    for _ in range(3):
+        assert on_postgresql.ask("/database").status == 200
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            assert cursor.rowcount >= 1
 
 
 def assert_problem(reply, status: int, code: str) -> None:
