@@ -111,10 +111,17 @@ def _row(spec: ScorerSpec, score: Score) -> ScoreRow:
         metric=spec.metric,
         value=score.value,
         passed=passed,
-        reason=score.reason,
-        error=score.error,
+        reason=_storable(score.reason),
+        error=None if score.error is None else _storable(score.error),
         weight=spec.weight,
     )
+
+
+def _storable(text: str) -> str:
+    """`text` without what no database takes: NUL, and halves of surrogate pairs."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _combine(rows: list[ScoreRow], threshold: float | None) -> Assessment:

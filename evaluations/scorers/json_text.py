@@ -78,7 +78,7 @@ def load_yaml(text: str) -> Any:
             raise ValueError(f"YAML may have {MAX_YAML_CHARS} characters at most") from None
     try:
         return yaml.load(text, _PlainLoader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from None
 
 

@@ -135,7 +135,7 @@ def _as_bool(value: Any) -> bool:
 def _as_score(value: Any, *, otherwise: float) -> float:
     try:
         score = otherwise if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         score = otherwise
     if math.isnan(score) or not 0 <= score <= 1:
         raise UnjudgeableError(f"the judge gave a score of {score:g}, outside 0 to 1")

@@ -63,7 +63,16 @@ async def test_an_answer_is_read_with_tolerance(answer, passed, value):
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "I cannot say.", "[1]", '{"verdict": "good"}', "{" * 500, '{"pass": true, "score": 8}']
+    "answer",
+    [
+        "",
+        "I cannot say.",
+        "[1]",
+        '{"verdict": "good"}',
+        "{" * 500,
+        "{" * 3_000 + "}",
+        '{"pass": true, "score": 8}',
+    ],
 )
 @pytest.mark.parametrize("type_", ["llm-rubric", "not-llm-rubric"])
 async def test_an_answer_without_a_verdict_is_an_error(answer, type_):
@@ -75,6 +84,11 @@ async def test_an_answer_without_a_verdict_is_an_error(answer, type_):
 async def test_a_judge_that_fails_is_an_error():
     row = await examined(ConnectionError("the provider is down"))
     assert (row.passed, row.value, row.error) == (None, None, "the judge failed: the provider is down")
+
+
+async def test_a_reason_can_be_stored_whatever_the_judge_wrote():
+    row = await examined(r'{"pass": true, "reason": "a\u0000b \ud800"}')
+    assert row.reason == "a\ufffdb ?"
 
 
 async def test_a_cancelled_judge_is_cancelled():

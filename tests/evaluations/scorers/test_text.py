@@ -21,6 +21,7 @@ from tests.evaluations.scorers.verdicts import judged, verdict
         (0.1, "0.1", True),
         (1e21, "1e+21", True),
         (1e-7, "1e-7", True),
+        (10**400, "Infinity", True),
         (123456789012345680000, "123456789012345680000", True),
         (True, "true", True),
         (True, "True", False),
