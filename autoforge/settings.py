@@ -40,6 +40,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "dmr",
+    "servestatic",
     "django_prometheus",
     "prompts.apps.PromptsConfig",
     "evaluations.apps.EvaluationsConfig",

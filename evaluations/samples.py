@@ -14,7 +14,7 @@ from prompts.services import move_label
 
 DATASET = "support"
 # A stand-in for a vendor in load tests and first steps; never chosen silently.
-_SIMULATED = FileProvider(id="simulated", config={"settings": {"latency_ms": 100, "output": "echo"}})
+_SIMULATED = FileProvider(id="simulated", config={"settings": {"latency_ms": 100, "output": "expected"}})
 
 
 def sample_file() -> Path:

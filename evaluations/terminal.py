@@ -1,7 +1,7 @@
 """A run in the terminal: a progress bar with the tokens of a cell in flight, and the table of columns."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluations.events import CellTokens, RunEvent, RunProgressed, run_event
+from evaluations.reports import ColumnReport
 
 _TOKENS_SHOWN = 100
 _CELLS_REMEMBERED = 64
@@ -84,7 +85,7 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def column_table(columns: list[Any], *, title: str) -> Table:
+def column_table(columns: list[ColumnReport], *, title: str) -> Table:
     """The columns of a report side by side, one measure a row."""
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("")
@@ -103,7 +104,7 @@ def _ms(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f} ms"
 
 
-_ROWS = (
+_ROWS: tuple[tuple[str, Callable[[ColumnReport], str]], ...] = (
     ("pass rate [95 % interval]", lambda c: percent(c.pass_rate) + _interval(c.pass_rate_ci95)),
     ("passed / failed / errors", lambda c: f"{c.passed} / {c.failed} / {c.errors}"),
     ("mean score", lambda c: "–" if c.mean_score is None else f"{c.mean_score:.3f}"),
