@@ -291,9 +291,11 @@ def _pieces(reply: Reply) -> list[str]:
 
 async def _serve(vendor: FakeVendor, port: int, started: Callable[[], None], stop: asyncio.Event) -> None:
     # The handler of a client that left is cancelled: that is how `aborted` learns of it.
-    runner = web.AppRunner(vendor.application(), handler_cancellation=True, access_log=None)
+    runner = web.AppRunner(
+        vendor.application(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1
+    )
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port, shutdown_timeout=0.1, backlog=1_024)
+    site = web.TCPSite(runner, "127.0.0.1", port, backlog=1_024)
     await site.start()
     vendor.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     started()

@@ -100,7 +100,7 @@ class _Answer:
         """What one event adds, if it adds anything. Raises ProviderError."""
         try:
             return self._take(event)
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise http.bad_response("holds an event that does not follow the protocol") from error
 
     def take_whole(self, message: dict[str, Any]) -> None:

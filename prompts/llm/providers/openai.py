@@ -37,7 +37,7 @@ class OpenAIProvider:
             raise _stream_error(request, answer["error"])
         try:
             return _whole(request, answer, started)
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise http.bad_response("has no choices") from error
 
     async def stream(
@@ -87,7 +87,7 @@ class _Answer:
             raise _stream_error(self._request, chunk["error"])
         try:
             return self._take(chunk)
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise http.bad_response("holds a chunk that does not follow the protocol") from error
 
     def _take(self, chunk: dict[str, Any]) -> Delta | None:
