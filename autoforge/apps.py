@@ -8,4 +8,5 @@ class AutoForgeConfig(AppConfig):
     verbose_name = "Projects and keys"
 
     def ready(self) -> None:
-        from autoforge import checks  # noqa: F401  registers the system checks
+        # The checks register themselves; the Celery application becomes the default one.
+        from autoforge import celery, checks  # noqa: F401

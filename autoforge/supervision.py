@@ -1,5 +1,6 @@
 """The supervisor configuration of `make serve`: web processes on one socket, workers, one beat."""
 
+import resource
 import sys
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from django.conf import settings
 from autoforge.processes import SHUTDOWN_S
 
 _BACKLOG = 2048
+# Each WebSocket is an open file; what the machine allows at most is taken below this.
+_OPEN_FILES = 32_768
 
 _TEMPLATE = """\
 [supervisord]
@@ -15,7 +18,7 @@ nodaemon = true
 logfile = {logs}/supervisord.log
 pidfile = {logs}/supervisord.pid
 childlogdir = {logs}
-minfds = 65536
+minfds = {files}
 
 [fcgi-program:web]
 command = {python} manage.py process web --server {server}
@@ -58,6 +61,7 @@ def configuration(*, host: str, port: int, web: int, workers: int, server: str, 
         host=host,
         port=port,
         backlog=_BACKLOG,
+        files=min(_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 1),
         web=web,
         workers=workers,
         server=server,

@@ -48,7 +48,7 @@ def start_run(project: Project, new: NewRun, *, actor: Actor, enqueue: bool = Tr
     run.refresh_from_db(fields=["created_at", "enqueued_at"])
     Shard.objects.bulk_create(shards_of(run), batch_size=_SHARD_BATCH)
     if enqueue:
-        transaction.on_commit(partial(executor.enqueue, run.pk))
+        transaction.on_commit(partial(executor.enqueue, run.pk), robust=True)
     return run
 
 
@@ -105,7 +105,7 @@ def _queue(run: Run, **changes: Any) -> None:
         enqueued_at=Now(),
         **changes,
     )
-    transaction.on_commit(partial(executor.enqueue, run.pk))
+    transaction.on_commit(partial(executor.enqueue, run.pk), robust=True)
 
 
 def _locked(run: Run) -> Run:

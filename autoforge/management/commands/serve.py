@@ -52,7 +52,7 @@ class Command(BaseCommand):
 
     def _serve(self, environment: dict[str, str], **options: Any) -> None:
         logs = _fresh_logs()
-        environment = environment | {
+        environment = _production() | environment | {
             "AUTOFORGE_EXECUTOR": "celery",
             "AUTOFORGE_WEB_PROCESSES": str(options["web"]),
             "AUTOFORGE_WORKER_PROCESSES": str(options["workers"]),
@@ -91,6 +91,16 @@ def _services(stack: ExitStack) -> dict[str, str]:
     return known | stack.enter_context(local_services(**missing, data_dir=data, durable=True))
 
 
+def _production() -> dict[str, str]:
+    """What a deployment would configure; plain HTTP, because nothing here ends TLS."""
+    return {
+        "DEBUG": "0",
+        "SECRET_KEY": settings.SECRET_KEY,
+        "ALLOWED_HOSTS": "localhost,127.0.0.1,[::1]",
+        "AUTOFORGE_HTTPS": "0",
+    }
+
+
 def _fresh_logs() -> Path:
     logs: Path = settings.VAR_DIR / "serve"
     shutil.rmtree(logs / "metrics", ignore_errors=True)
@@ -112,6 +122,8 @@ def _wait_until_ready(supervisor: subprocess.Popen[bytes], port: int, logs: Path
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
+    if (code := supervisor.poll()) is not None:
+        raise CommandError(f"The supervisor ended with {code}: its error stands above, or in {logs}.")
     raise CommandError(f"Nothing answered on port {port} within {_READY_TIMEOUT_S:.0f} s: see {logs}.")
 
 
