@@ -84,14 +84,13 @@ class LocalLedger:
         requests = self._requests[name] = _recent(self._requests.get(name, {}), now)
         spent = self._tokens[name] = _recent(self._tokens.get(name, {}), now)
         second = max(now, max(requests, default=now))
-        while not (
-            _fits(requests, second, 1, limits.requests_per_min)
-            and _fits(spent, second, tokens, limits.tokens_per_min)
-        ):
+        while second <= latest:
+            if _fits(requests, second, 1, limits.requests_per_min) and _fits(
+                spent, second, tokens, limits.tokens_per_min
+            ):
+                return second
             second += 1
-            if second > latest:
-                raise QueueFullError
-        return second
+        raise QueueFullError
 
     def _add(self, name: str, second: int, requests: int, tokens: int) -> None:
         self._requests[name][second] = self._requests[name].get(second, 0) + requests
@@ -144,8 +143,9 @@ _RESERVE = redis.Script(
         sums.r = sums.r - (counts.r[second - 60] or 0)
         sums.t = sums.t - (counts.t[second - 60] or 0)
         second = second + 1
-        if second > latest then return {-2, 0} end
+        if second > latest then break end
       end
+      if second > latest then return {-2, 0} end
       redis.call('HINCRBY', KEYS[1], 'r' .. second, 1)
       redis.call('HINCRBY', KEYS[1], 't' .. second, cost)
       redis.call('EXPIRE', KEYS[1], second - now + 62)

@@ -13,7 +13,7 @@ from prompts.llm.per_loop import PerLoop
 from prompts.llm.pricing import estimate_tokens
 from prompts.llm.providers.base import Completion, Endpoint, ProviderError, Request, Usage
 
-MAX_QUEUE_S = 600.0
+MAX_QUEUE_S = 3_600.0
 PLACE_POLL_S = 0.05
 _OVERLOADS = {"rate_limited", "overloaded"}
 

@@ -1,0 +1,251 @@
+"""Limits of an endpoint: over one loop, two loops and two processes; and concurrency that adapts."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from django.conf import settings
+from django.test.utils import override_settings
+
+from prompts.llm import client, ledger, limits
+from prompts.llm.adaptive import Gate
+from prompts.llm.providers.base import Completion, Limits, ProviderError, Request
+from tests.fake_vendor import FakeVendor, Reply
+from tests.prompts.llm.conftest import Ask
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+
+async def outcomes(requests: list[Request]) -> list[Completion | BaseException]:
+    return await asyncio.gather(*map(client.complete, requests), return_exceptions=True)
+
+
+def refused(answers: list[Completion | BaseException]) -> int:
+    """How many calls the limits let wait no longer."""
+    return sum(isinstance(answer, ProviderError) and answer.code == "rate_limited" for answer in answers)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who would have to wait for the next minute is refused instead."""
+    monkeypatch.setattr(limits, "MAX_QUEUE_S", 2.0)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_requests_per_minute_hold(store: str, vendor: FakeVendor, ask: Ask):
+    limit = Limits(requests_per_min=7)
+    answers = await outcomes([ask(repeat=number, endpoint_limits=limit) for number in range(12)])
+    assert (vendor.count, refused(answers)) == (7, 5)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_tokens_per_minute_hold_and_are_settled(store: str, vendor: FakeVendor, ask: Ask):
+    # A call is estimated at 3 + 20 tokens and takes 7: two fit at once, but many one after the other.
+    limit = Limits(tokens_per_min=60)
+    requests = [ask(repeat=n, params={"max_tokens": 20}, endpoint_limits=limit) for n in range(12)]
+    answers = await outcomes(requests[:4])
+    assert (vendor.count, refused(answers)) == (2, 2)
+    for request in requests[4:7]:
+        await client.complete(request)
+    assert vendor.count == 5
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_call_larger_than_the_whole_limit_is_still_made(store: str, ask: Ask):
+    request = ask(params={"max_tokens": 5_000}, endpoint_limits=Limits(tokens_per_min=60))
+    assert (await client.complete(request)).text == "Hello world"
+
+
+async def test_concurrency_is_bounded(store: str, vendor: FakeVendor, ask: Ask):
+    vendor.default = Reply(delay_s=0.03)
+    limit = Limits(max_concurrency=3)
+    answers = await outcomes([ask(repeat=number, endpoint_limits=limit) for number in range(12)])
+    assert all(isinstance(answer, Completion) for answer in answers)
+    assert vendor.max_in_flight == 3
+
+
+def test_concurrency_is_bounded_over_event_loops(store: str, vendor: FakeVendor, ask: Ask):
+    vendor.default = Reply(delay_s=0.03)
+    limit = Limits(max_concurrency=2)
+
+    def run(first: int) -> None:
+        requests = [ask(repeat=first + number, endpoint_limits=limit) for number in range(5)]
+        asyncio.run(outcomes(requests))
+
+    threads = [threading.Thread(target=run, args=[first]) for first in (0, 100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert (vendor.count, vendor.max_in_flight) == (10, 2)
+
+
+PROCESS = """
+import asyncio, json, sys
+from prompts.llm import client, limits
+from prompts.llm.providers.base import Endpoint, Limits, ProviderError, Request
+limits.MAX_QUEUE_S = 2.0
+given = json.loads(sys.argv[1])
+limit = Limits(**given["limits"])
+endpoint = Endpoint(given["project"], "fake", "openai", "m", base_url=given["base_url"], limits=limit)
+async def main():
+    requests = [Request(endpoint, ({"role": "user", "content": f"{given['name']} {n}"},)) for n in range(8)]
+    await asyncio.gather(*map(client.complete, requests), return_exceptions=True)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not settings.REDIS_URL, reason="REDIS_URL is not set")
+@pytest.mark.parametrize(
+    ("limit", "calls", "at_once"),
+    [({"max_concurrency": 2}, 16, 2), ({"requests_per_min": 6}, 6, 6)],
+    ids=["concurrency", "requests"],
+)
+def test_limits_hold_over_processes(limit: dict, calls: int, at_once: int, vendor: FakeVendor, ask: Ask):
+    vendor.default = Reply(delay_s=0.03)
+    given = {"project": ask().endpoint.project, "base_url": vendor.base_url, "limits": limit}
+    environment = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "autoforge.settings",
+        "AUTOFORGE_ALLOW_PRIVATE_ENDPOINTS": "1",
+    }
+    processes = [
+        subprocess.Popen([sys.executable, "-c", PROCESS, json.dumps(given | {"name": name})], env=environment)
+        for name in "ab"
+    ]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert vendor.count == calls
+    assert vendor.max_in_flight <= at_once
+
+
+async def test_who_leaves_the_queue_gives_the_place_back(store: str, vendor: FakeVendor, ask: Ask):
+    vendor.default = Reply(delay_s=0.1)
+    limit = Limits(max_concurrency=1, requests_per_min=100, tokens_per_min=10_000)
+    tasks = [
+        asyncio.create_task(client.complete(ask(repeat=number, endpoint_limits=limit))) for number in range(6)
+    ]
+    await asyncio.sleep(0.05)
+    for task in tasks[:5]:
+        task.cancel()
+    await asyncio.gather(*tasks[:5], return_exceptions=True)
+    assert (await asyncio.wait_for(tasks[5], 5)).text == "Hello world"
+    assert (await asyncio.wait_for(client.complete(ask(endpoint_limits=limit, repeat=9)), 5)).text
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_cancelled_wait_for_the_next_minute_gives_its_turn_back(store: str, ask: Ask):
+    endpoint = ask(endpoint_limits=Limits(requests_per_min=1)).endpoint
+    first = await ledger.ledger().reserve(endpoint, 0, 1)
+    waiting = await ledger.ledger().reserve(endpoint, 0, 120)
+    assert first is not None and waiting is not None
+    assert 59 <= waiting.wait_s <= 61
+    await ledger.ledger().settle(endpoint, waiting, 0, is_called=False)
+    again = await ledger.ledger().reserve(endpoint, 0, 120)
+    assert again is not None
+    assert again.second == waiting.second
+
+
+async def test_no_minute_ever_holds_more_than_the_limit(store: str, ask: Ask):
+    endpoint = ask(endpoint_limits=Limits(requests_per_min=5, tokens_per_min=1_000)).endpoint
+    held = [await ledger.ledger().reserve(endpoint, 30, 600) for _ in range(23)]
+    seconds = [reservation.second for reservation in held if reservation]
+    assert seconds == sorted(seconds)
+    assert len(seconds) == 23
+    for later in range(5, 23):
+        assert seconds[later] - seconds[later - 5] > ledger.WINDOW_S
+    with pytest.raises(ledger.QueueFullError):
+        await ledger.ledger().reserve(endpoint, 30, 60)
+
+
+async def test_a_lease_of_a_killed_process_ends(store: str, ask: Ask, monkeypatch: pytest.MonkeyPatch):
+    if store == "memory":
+        pytest.skip("places in this process end with it")
+    monkeypatch.setattr(ledger, "LEASE_S", 0.2)
+    endpoint = ask(endpoint_limits=Limits(max_concurrency=1)).endpoint
+    killed, alive = ledger.RedisLedger(), ledger.RedisLedger()
+    assert await killed.reserve(endpoint, 0, 1) is not None
+    assert await alive.reserve(endpoint, 0, 1) is None
+    await asyncio.sleep(0.3)
+    assert await alive.reserve(endpoint, 0, 1) is not None
+
+
+async def test_a_lease_in_use_is_renewed(store: str, ask: Ask, monkeypatch: pytest.MonkeyPatch):
+    if store == "memory":
+        pytest.skip("places in this process need no lease")
+    monkeypatch.setattr(ledger, "LEASE_S", 0.5)
+    monkeypatch.setattr(ledger, "RENEW_EVERY_S", 0.1)
+    endpoint = ask(endpoint_limits=Limits(max_concurrency=1)).endpoint
+    held = await ledger.ledger().reserve(endpoint, 0, 1)
+    assert held is not None
+    await asyncio.sleep(0.8)
+    assert await ledger.ledger().reserve(endpoint, 0, 1) is None
+    await ledger.ledger().settle(endpoint, held, 0, is_called=True)
+    assert await ledger.ledger().reserve(endpoint, 0, 1) is not None
+
+
+async def test_limits_hold_in_this_process_while_redis_is_down(vendor: FakeVendor, ask: Ask):
+    vendor.default = Reply(delay_s=0.03)
+    with override_settings(REDIS_URL="redis://127.0.0.1:9/0"):
+        limit = Limits(max_concurrency=2, requests_per_min=100)
+        answers = await outcomes([ask(repeat=number, endpoint_limits=limit) for number in range(6)])
+    assert all(isinstance(answer, Completion) for answer in answers)
+    assert vendor.max_in_flight == 2
+
+
+async def test_an_endpoint_without_limits_asks_no_ledger(ask: Ask, monkeypatch: pytest.MonkeyPatch):
+    def fail() -> None:
+        raise AssertionError("the ledger was asked")
+
+    monkeypatch.setattr(limits, "ledger", fail)
+    assert (await client.complete(ask(cache="no-store"))).text == "Hello world"
+
+
+async def test_a_flood_that_the_vendor_refuses_comes_through(vendor: FakeVendor, ask: Ask):
+    vendor.default = Reply(delay_s=0.01)
+    vendor.script(*[Reply(status=429, headers={"Retry-After": "0.05"})] * 15)
+    answers = await outcomes([ask(repeat=number, cache="no-store") for number in range(40)])
+    assert all(isinstance(answer, Completion) for answer in answers)
+    assert vendor.count == 55
+
+
+async def test_concurrency_halves_once_for_a_burst_and_grows_back():
+    gate = Gate()
+    for _ in range(16):
+        await gate.enter(None)
+    started = time.monotonic()
+    for _ in range(10):
+        gate.overloaded(started)
+    assert gate.limit == 8
+    later = asyncio.create_task(gate.enter(None))
+    await asyncio.sleep(0)
+    for _ in range(8):
+        gate.leave(None)
+    await asyncio.sleep(0)
+    assert not later.done()
+    gate.leave(None)
+    await later
+    assert gate.in_flight == 8
+    for _ in range(200):
+        gate.succeeded()
+    assert gate.limit == float("inf")
+
+
+async def test_a_gate_lets_nobody_overtake_and_loses_no_place():
+    gate, order = Gate(), []
+
+    async def pass_through(number: int) -> None:
+        await gate.enter(1)
+        order.append(number)
+        await asyncio.sleep(0.001)
+        gate.leave(1)
+
+    tasks = [asyncio.create_task(pass_through(number)) for number in range(6)]
+    await asyncio.sleep(0)
+    tasks[2].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == [0, 1, 3, 4, 5]
+    assert gate.is_idle
