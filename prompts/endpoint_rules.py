@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from autoforge.errors import InvalidInput
+from autoforge.errors import InvalidInput, validation_sentence
 from prompts.llm.client import check_base_url
 from prompts.llm.providers.simulated import SimulationSettings
 from prompts.models import ModelEndpoint, ProviderName
@@ -86,7 +86,7 @@ def _check_settings(endpoint: ModelEndpoint) -> None:
         settings = msgspec.convert(endpoint.settings, SimulationSettings)
     except msgspec.ValidationError as error:
         known = ", ".join(SimulationSettings.__struct_fields__)
-        raise InvalidInput(f"settings: {error}. The provider simulated takes {known}.") from error
+        raise InvalidInput(f"settings: {validation_sentence(str(error))} They are: {known}.") from error
     _check_simulation(settings)
 
 

@@ -11,6 +11,7 @@ from django.test import Client
 from django.test.utils import override_settings
 
 from autoforge.auth import Actor, key_copies
+from autoforge.db.pool import close_pools
 from autoforge.models import Project, Role
 from autoforge.services import create_api_key
 
@@ -74,6 +75,13 @@ class ApiClient:
 
     def delete(self, path: str) -> Answer:
         return self.request("DELETE", path)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """At the end, pooled connections of other threads let the test database go."""
+    yield
+    close_pools()
 
 
 @pytest.fixture(autouse=True)
