@@ -79,6 +79,8 @@ class LocalBus:
         """The next message, or RESYNC for a group of which one did not fit."""
         if self._lost and self._queue.empty():
             return Message(self._lost.pop(), RESYNC)
+        # A queue with something in it never makes us wait: give the others their turn.
+        await asyncio.sleep(0)
         return await self._queue.get()
 
     async def reopen(self, groups: Iterable[str]) -> None:

@@ -11,7 +11,9 @@ from realtime.bus import RESYNC, BusLost, open_bus
 from realtime.connection import Connection
 from realtime.feed import FAN_OUT_BURST, Feed
 from realtime.frames import CloseCode, Closing, Unsubscribed, encode
+from realtime.rights import right_of, withdrawn
 from realtime.shutdown import before_stop
+from realtime.threads import in_thread
 from realtime.topics import Topic
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,8 @@ logger = logging.getLogger(__name__)
 MAX_TOPICS = 100
 # How long to wait before a lost channel layer is tried again, doubling; each process a bit differently.
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
+# A withdrawn key or membership ends its WebSockets within this time.
+RECHECK_S = 30.0
 # On a restart clients are told to come back spread over this time.
 RECONNECT_SPREAD_MS = (500, 10_000)
 # Clients have this long to leave before the process stops.
@@ -39,7 +43,10 @@ class Hub:
         self.bus = open_bus()
         self.is_draining = False
         self._emptied = asyncio.Event()
-        self._receiving = asyncio.create_task(self._receive_forever())
+        self._tasks = [
+            asyncio.create_task(self._receive_forever()),
+            asyncio.create_task(self._recheck_forever()),
+        ]
         before_stop(self.drain)
 
     def enter(self, connection: Connection) -> None:
@@ -96,8 +103,24 @@ class Hub:
             async with asyncio.timeout(DRAIN_S):
                 await self._emptied.wait()
 
+    async def recheck(self) -> None:
+        """Close every connection whose key or membership has been withdrawn since."""
+        rights = {connection: right_of(connection.actor) for connection in self.connections}
+        gone = await in_thread(withdrawn, rights.values()) if rights else set()
+        for connection, right in rights.items():
+            if right in gone:
+                connection.close(CloseCode.UNAUTHENTICATED, "the key or membership has been withdrawn")
+
     def _forget(self, feed: Feed) -> None:
         self.feeds.pop(feed.topic.group, None)
+
+    async def _recheck_forever(self) -> None:
+        while True:
+            await asyncio.sleep(RECHECK_S)
+            try:
+                await self.recheck()
+            except Exception:
+                logger.exception("The rights of open WebSockets could not be looked up")
 
     async def _receive_forever(self) -> None:
         while True:

@@ -7,8 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,8 +148,10 @@ class _Connecting:
         await self._connecting.__aexit__(*exc)
 
 
-def eventually(is_true: Any, what: str = "it never became true") -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not is_true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
+async def eventually(is_true: Callable[[], bool]) -> None:
+    """Wait until `is_true()`."""
+    for _ in range(PATIENCE_S * 100):
+        if is_true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never became true")

@@ -29,8 +29,8 @@ def run_of(project: Project) -> str:
     return str(run.pk)
 
 
-def session_of(username: str, project: Project) -> str:
-    user = get_user_model().objects.create_user(username, password="a long password")
+def session_of(username: str, project: Project, *, is_staff: bool = False) -> str:
+    user = get_user_model().objects.create_user(username, password="a long password", is_staff=is_staff)
     Membership.objects.create(user=user, project=project, role=Role.VIEWER)
     client = Client()
     client.force_login(user)
@@ -58,6 +58,7 @@ def populate() -> dict[str, object]:
         "run": run_of(acme),
         "foreign_run": run_of(rival),
         "session": session_of("ada", acme),
+        "staff_session": session_of("grace", acme, is_staff=True),
     }
 
 

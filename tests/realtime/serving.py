@@ -16,6 +16,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "autoforge.settings")
 from autoforge import asgi, processes
 from evaluations import events as runs
 from prompts import events as prompts
+from realtime import topics
 
 RunEvents = list[runs.RunProgressed | runs.ResultRecorded | runs.CellTokens | runs.RunEnded]
 PromptEvents = list[prompts.VersionCreated | prompts.LabelMoved | prompts.PromptDeleted]
@@ -50,6 +51,9 @@ async def _body(receive: Any) -> bytes:
         body, more = body + message.get("body", b""), message.get("more_body", False)
     return body
 
+
+# What the composition root does for `metrics`.
+topics.register_source("load", lambda: {"load": 0.5}, interval_s=0.05)
 
 if __name__ == "__main__":
     processes.APPLICATION = "tests.realtime.serving:application"

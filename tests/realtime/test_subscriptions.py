@@ -106,6 +106,21 @@ async def test_what_is_not_ours_does_not_exist(server: WebProcess, world: dict[s
         assert (await client.expect("error")).items() >= {"code": "not_found", "topic": topic}.items()
 
 
+async def test_a_source_of_ours_is_for_staff_alone(server: WebProcess, world: dict[str, Any]) -> None:
+    origin = f"http://127.0.0.1:{server.port}"
+    for session, answer in (("session", "error"), ("staff_session", "snapshot")):
+        cookie = {"Cookie": f"sessionid={world[session]}"}
+        async with server.connect(None, additional_headers=cookie, origin=origin) as client:
+            await client.send("subscribe", topic="load")
+            assert (await client.expect(answer)).get("code") == {"error": "not_found"}.get(answer)
+            if answer == "snapshot":
+                events = [await client.expect("event") for _ in range(2)]
+    assert [(each["seq"], each["event"], each["data"]) for each in events] == [
+        (1, "sample", {"load": 0.5}),
+        (2, "sample", {"load": 0.5}),
+    ]
+
+
 async def test_after_unsubscribing_nothing_comes(server: WebProcess, world: dict[str, Any]) -> None:
     topic = f"runs.{world['run']}"
     async with server.connect() as client, server.connect() as witness:

@@ -1,0 +1,306 @@
+"""The hub in this process, with reads and sends that last as long as the test wants."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from autoforge.auth import Actor
+from autoforge.models import Project
+from prompts import events
+from realtime import connection as connections
+from realtime import hub, topics
+from realtime.bus import RESYNC, LocalBus, Message
+from realtime.connection import Connection
+from realtime.hub import Hub
+from tests.realtime.clients import eventually
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+OUTBOX = 8
+
+
+class Wire:
+    """What a server gives an application to send with; `is_open` False: the client does not read."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+        self.was_aborted = False
+
+    async def __call__(self, message: dict[str, Any]) -> None:
+        await self.is_open.wait()
+        self.sent.append(message)
+
+    @property
+    def transport(self) -> "Wire":
+        return self
+
+    @property
+    def protocol(self) -> "Wire":
+        return self
+
+    def abort(self) -> None:
+        self.was_aborted = True
+
+    def messages(self) -> list[dict[str, Any]]:
+        return [json.loads(each["text"]) for each in self.sent if each["type"] == "websocket.send"]
+
+    async def has(self, count: int) -> list[dict[str, Any]]:
+        """The messages, once there are `count`."""
+        await eventually(lambda: len(self.sent) >= count)
+        return self.messages()
+
+
+class Topic:
+    """`prompts`, with a state that is read when the test lets it."""
+
+    def __init__(self, project: Project) -> None:
+        self.project_id = project.pk
+        self.topic = topics.Topic("prompts", topics.prompts_group(project.pk), self._read)
+        self.reads = 0
+        self.fails = False
+        self._started, self._finish = threading.Semaphore(0), threading.Semaphore(0)
+
+    def _read(self) -> dict[str, int]:
+        self.reads += 1
+        number = self.reads
+        self._started.release()
+        assert self._finish.acquire(timeout=10)
+        if self.fails:
+            raise OSError("the database is away")
+        return {"read": number}
+
+    async def is_being_read(self) -> None:
+        assert await asyncio.to_thread(self._started.acquire, timeout=10)
+
+    def let_read(self, times: int = 1) -> None:
+        self._finish.release(times)
+
+    async def happen(self, *versions: int) -> None:
+        """Events, from another thread, and handed out as far as may be."""
+        for version in versions:
+            event = events.VersionCreated(project_id=self.project_id, prompt="p", version=version)
+            await asyncio.to_thread(events.emit, event)
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def the_hub() -> AsyncIterator[Hub]:
+    with override_settings(REDIS_URL="", WS_OUTBOX_FRAMES=OUTBOX):
+        yield hub.current()
+
+
+@pytest.fixture
+def topic(project: Project) -> Topic:
+    return Topic(project)
+
+
+def follow(the_hub: Hub, actor: Actor, topic: Topic) -> tuple[Wire, Connection]:
+    wire = Wire()
+    connection = Connection(wire, actor)
+    the_hub.enter(connection)
+    the_hub.subscribe(connection, topic.topic)
+    return wire, connection
+
+
+def outline(messages: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    return [(each["type"], each["seq"]) for each in messages]
+
+
+async def test_what_happens_during_the_read_follows_the_snapshot(
+    the_hub: Hub, actor: Actor, topic: Topic
+) -> None:
+    wire, _ = follow(the_hub, actor, topic)
+    await topic.is_being_read()
+    await topic.happen(1, 2)
+    assert wire.sent == []
+    topic.let_read()
+    await wire.has(3)
+    await topic.happen(3)
+    messages = await wire.has(4)
+    assert outline(messages) == [("snapshot", 0), ("event", 1), ("event", 2), ("event", 3)]
+    assert [each["data"]["version"] for each in messages[1:]] == [1, 2, 3]
+
+
+async def test_who_joins_during_a_read_gets_a_later_one(the_hub: Hub, actor: Actor, topic: Topic) -> None:
+    early, _ = follow(the_hub, actor, topic)
+    await topic.is_being_read()
+    await topic.happen(1)
+    late, _ = follow(the_hub, actor, topic)
+    await topic.happen(2)
+    topic.let_read(2)
+    await topic.is_being_read()
+    assert outline(await early.has(3)) == [("snapshot", 0), ("event", 1), ("event", 2)]
+    messages = await late.has(1)
+    assert outline(messages) == [("snapshot", 2)]
+    assert messages[0]["data"] == {"read": 2}
+
+
+async def test_many_who_join_together_cost_one_read(the_hub: Hub, actor: Actor, topic: Topic) -> None:
+    wires = [follow(the_hub, actor, topic)[0] for _ in range(500)]
+    topic.let_read(500)
+    for wire in wires:
+        await wire.has(1)
+    await topic.happen(1)
+    for wire in wires:
+        assert outline(await wire.has(2)) == [("snapshot", 0), ("event", 1)]
+    assert topic.reads == 1
+
+
+async def test_too_much_during_a_read_means_another_read(the_hub: Hub, actor: Actor, topic: Topic) -> None:
+    wire, _ = follow(the_hub, actor, topic)
+    await topic.is_being_read()
+    await topic.happen(*range(OUTBOX + 1))
+    topic.let_read(2)
+    await wire.has(1)
+    await topic.happen(99)
+    messages = await wire.has(2)
+    assert outline(messages) == [("snapshot", OUTBOX + 1), ("event", OUTBOX + 2)]
+    assert messages[0]["data"] == {"read": 2}
+
+
+async def test_lost_events_are_made_good_by_a_snapshot(the_hub: Hub, actor: Actor, topic: Topic) -> None:
+    topic.let_read(2)
+    wire, _ = follow(the_hub, actor, topic)
+    await wire.has(1)
+    await topic.happen(1)
+    assert isinstance(the_hub.bus, LocalBus)
+    the_hub.bus.put(Message(topic.topic.group, RESYNC))
+    await wire.has(3)
+    await topic.happen(2)
+    assert outline(await wire.has(4)) == [("snapshot", 0), ("event", 1), ("snapshot", 1), ("event", 2)]
+
+
+async def test_a_full_queue_leads_to_a_snapshot(the_hub: Hub, actor: Actor, topic: Topic) -> None:
+    topic.let_read(2)
+    wire, _ = follow(the_hub, actor, topic)
+    await wire.has(1)
+    bus = the_hub.bus
+    assert isinstance(bus, LocalBus)
+    message = Message(topic.topic.group, "version_created")
+    for _ in range(10_001):
+        bus._enqueue(message)
+    await eventually(lambda: len(wire.sent) == 10_002)
+    last = wire.messages()[-1]
+    assert (last["seq"], last["data"]) == (10_000, {"read": 2})
+
+
+async def test_a_read_that_fails_is_told_and_can_be_tried_again(
+    the_hub: Hub, actor: Actor, topic: Topic, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic.fails = True
+    topic.let_read()
+    wire, connection = follow(the_hub, actor, topic)
+    refused = (await wire.has(1))[0]
+    assert (refused["type"], refused["code"], refused["topic"]) == ("error", "unavailable", "prompts")
+    topic.fails = False
+    topic.let_read()
+    the_hub.subscribe(connection, topic.topic)
+    assert (await wire.has(2))[1]["type"] == "snapshot"
+    assert "the database is away" in caplog.text
+
+
+async def test_a_topic_without_followers_is_forgotten(the_hub: Hub, actor: Actor, topic: Topic) -> None:
+    topic.let_read(2)
+    wire, connection = follow(the_hub, actor, topic)
+    await wire.has(1)
+    assert topic.topic.group in the_hub.feeds
+    the_hub.leave(connection)
+    await topic.happen(1)
+    assert topic.topic.group not in the_hub.feeds
+    assert len(wire.sent) == 1
+    again, _ = follow(the_hub, actor, topic)
+    assert outline(await again.has(1)) == [("snapshot", 0)]
+
+
+async def test_who_leaves_during_the_read_gets_nothing(the_hub: Hub, actor: Actor, topic: Topic) -> None:
+    wire, connection = follow(the_hub, actor, topic)
+    await topic.is_being_read()
+    the_hub.leave(connection)
+    topic.let_read()
+    await topic.happen(1)
+    assert wire.sent == []
+    assert topic.topic.group not in the_hub.feeds
+
+
+async def test_a_client_that_does_not_read_is_closed_alone(the_hub: Hub, actor: Actor, topic: Topic) -> None:
+    topic.let_read(2)
+    slow, _ = follow(the_hub, actor, topic)
+    quick, _ = follow(the_hub, actor, topic)
+    await slow.has(1)
+    slow.is_open.clear()
+    await topic.happen(*range(OUTBOX + 5))
+    assert outline(await quick.has(OUTBOX + 6))[-1] == ("event", OUTBOX + 5)
+    assert len(slow.sent) == 1
+    slow.is_open.set()
+    await slow.has(3)
+    # What was under way still arrives, then the reason; the outbox is dropped.
+    assert outline(slow.messages()) == [("snapshot", 0), ("event", 1)]
+    assert slow.sent[-1].items() >= {"type": "websocket.close", "code": 4408}.items()
+    assert not slow.was_aborted
+
+
+async def test_a_client_that_catches_up_misses_nothing(the_hub: Hub, actor: Actor, topic: Topic) -> None:
+    topic.let_read()
+    wire, connection = follow(the_hub, actor, topic)
+    await wire.has(1)
+    for _ in range(3):
+        wire.is_open.clear()
+        await topic.happen(*range(OUTBOX))
+        wire.is_open.set()
+        await wire.has(len(wire.sent) + OUTBOX)
+    assert [seq for _, seq in outline(wire.messages())] == list(range(3 * OUTBOX + 1))
+    assert connection.writer is None
+
+
+async def test_a_client_that_never_reads_is_dropped(
+    the_hub: Hub, actor: Actor, topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CLOSE_GRACE_S", 0.05)
+    topic.let_read()
+    wire, connection = follow(the_hub, actor, topic)
+    await wire.has(1)
+    wire.is_open.clear()
+    connection.close(4401)
+    connection.offer(wire.sent[0])
+    await eventually(lambda: wire.was_aborted and connection.writer is None)
+    assert len(wire.sent) == 1
+
+
+async def test_a_restart_tells_everybody_and_waits_for_them(the_hub: Hub, actor: Actor, topic: Topic) -> None:
+    topic.let_read()
+    followers = [follow(the_hub, actor, topic) for _ in range(3)]
+    for wire, _ in followers:
+        await wire.has(1)
+    draining = asyncio.create_task(the_hub.drain())
+    for wire, connection in followers:
+        await wire.has(3)
+        assert wire.messages()[-1]["type"] == "closing"
+        assert wire.sent[-1].items() >= {"type": "websocket.close", "code": 1012}.items()
+        assert not draining.done()
+        the_hub.leave(connection)
+    await asyncio.wait_for(draining, 5)
+    assert len({wire.messages()[-1]["retry_after_ms"] for wire, _ in followers}) > 1
+
+
+async def test_a_source_is_sampled_while_somebody_follows(the_hub: Hub, actor: Actor) -> None:
+    values = iter(range(1_000))
+    topics.register_source("test-load", lambda: {"value": next(values)}, interval_s=0.02)
+    found = topics.find("test-load", actor)
+    assert found is not None and found.is_for_staff
+    wire = Wire()
+    connection = Connection(wire, actor)
+    the_hub.subscribe(connection, found)
+    messages = await wire.has(4)
+    assert outline(messages)[:4] == [("snapshot", 0), ("event", 1), ("event", 2), ("event", 3)]
+    assert [each["data"]["value"] for each in messages[:4]] == [0, 1, 2, 3]
+    the_hub.leave(connection)
+    await asyncio.sleep(0.1)
+    assert found.group not in the_hub.feeds
+    assert next(values) < 10
