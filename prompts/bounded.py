@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import date, time
 from decimal import Decimal
 from functools import partial, wraps
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from jinja2 import Environment, Undefined, pass_environment
@@ -149,9 +149,9 @@ def _replace(text: Any, old: Any, new: Any, count: int | None = None) -> str:
 
 
 @pass_environment
-def _join(environment: Environment, items: Iterable[Any], d: Any = "", attribute: Any = None) -> str:
+def _join(environment: Environment | None, items: Iterable[Any], d: Any = "", attribute: Any = None) -> str:
     if attribute is not None:
-        items = map(make_attrgetter(environment, attribute), items)
+        items = map(make_attrgetter(cast("Environment", environment), attribute), items)
     texts, separator = [to_text(meter().weigh(item)) for item in items], to_text(d)
     meter().build(sum(map(len, texts)) + len(texts) * len(separator))
     return separator.join(texts)
@@ -239,9 +239,10 @@ FILTER_TABLE: dict[str, Callable[..., Any]] = {
     "tojson": _tojson,
     "trim": partial(_strip, str.strip),
 }
+_JINJA_TESTS: dict[str, Any] = dict(TESTS)
 TEST_TABLE: dict[str, Callable[..., Any]] = {
-    **TESTS,
-    **{name: paid(TESTS[name]) for name in _COMPARING_TESTS.split()},
+    **_JINJA_TESTS,
+    **{name: paid(_JINJA_TESTS[name]) for name in _COMPARING_TESTS.split()},
     "divisibleby": _is_divisible,
     "even": _is_divisible,
     "odd": lambda value: not _is_divisible(value),

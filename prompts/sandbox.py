@@ -141,7 +141,7 @@ class _Metering(NodeTransformer):
         return _filter(node, "_weighed") if isinstance(node.arg, nodes.Slice) else node
 
 
-def _filter(node: nodes.Expr, name: str, *args: nodes.Expr) -> nodes.Expr:
+def _filter(node: Any, name: str, *args: nodes.Expr) -> nodes.Expr:
     if isinstance(node, nodes.Const):
         return node
     return nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)

@@ -199,7 +199,9 @@ class AnthropicShape(Shape):
 
     def whole(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
         blocks = [{"type": "text", "text": reply.text}, *reply.message.get("content", [])]
-        usage = {"input_tokens": 5, "output_tokens": 2} if reply.usage is None else reply.usage
+        usage = reply.usage or {}
+        if "prompt_tokens" in usage:
+            usage = {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"]}
         return self._message(body) | {"content": blocks, "stop_reason": reply.finish_reason, "usage": usage}
 
     def opening(self, reply: Reply, body: dict[str, Any]) -> list[str]:

@@ -36,7 +36,7 @@ class PerLoop(Generic[T]):
         # A loop that ends closes the asynchronous generators that were started in it (PEP 525), and with
         # this one `value`. It yields without waiting, so one step by hand starts it.
         with contextlib.suppress(StopIteration):
-            guard.__anext__().send(None)  # type: ignore[attr-defined]  # typed as a mere Awaitable
+            guard.__anext__().send(None)
         return value, guard
 
     async def _guard(self, loop: asyncio.AbstractEventLoop, value: T) -> AsyncGenerator[None, None]:

@@ -96,23 +96,20 @@ class _Answer:
         self._tools: dict[int, dict[str, Any]] = {}
         self.is_stopped = False
 
-    def take(self, event: dict[str, Any]) -> Delta | None:
-        """What one event adds, if it adds anything. Raises ProviderError."""
-        try:
-            return self._take(event)
-        except (LookupError, TypeError, AttributeError, ValueError) as error:
-            raise http.bad_response("holds an event that does not follow the protocol") from error
-
+    @http.follows_protocol
     def take_whole(self, message: dict[str, Any]) -> None:
         """An answer that was not streamed. Raises ProviderError."""
-        self.take({"type": "error", "error": message.get("error")}) if message.get("error") else None
+        if message.get("error"):
+            raise _error(self._request, message["error"])
         self.take({"type": "message_start", "message": message})
         for index, block in enumerate(message.get("content") or []):
             self.take({"type": "content_block_start", "index": index, "content_block": block})
         self.take({"type": "message_delta", "delta": message})
         self._ttft_ms, self.is_stopped = None, True
 
-    def _take(self, event: dict[str, Any]) -> Delta | None:
+    @http.follows_protocol
+    def take(self, event: dict[str, Any]) -> Delta | None:
+        """What one event adds, if it adds anything. Raises ProviderError."""
         match event.get("type"):
             case "message_start":
                 self._model = event["message"].get("model") or self._model
@@ -161,6 +158,7 @@ class _Answer:
             self._ttft_ms = http.milliseconds_since(self._started)
         return delta
 
+    @http.follows_protocol
     def completion(self) -> Completion:
         """The answer, if it ended properly. Raises ProviderError."""
         if self._stop_reason is None or not self.is_stopped:

@@ -2,9 +2,10 @@
 
 import email.utils
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import aiohttp
 import msgspec
@@ -18,6 +19,9 @@ CONNECT_TIMEOUT_S = 10.0
 KEEPALIVE_S = 60.0
 MAX_ERROR_BYTES = 64 * 1024
 MAX_MESSAGE_CHARS = 500
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _decode = msgspec.json.Decoder().decode
 _CODES: dict[int, ErrorCode] = {
@@ -111,6 +115,19 @@ def as_object(data: bytes) -> dict[str, Any]:
 def bad_response(what: str) -> ProviderError:
     """An answer that does not follow the protocol."""
     return ProviderError("bad_response", f"The model's answer {what}.", status=200)
+
+
+def follows_protocol(parse: Callable[P, T]) -> Callable[P, T]:
+    """`parse`, reporting an answer of another shape than it expects as a bad_response."""
+
+    @wraps(parse)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return parse(*args, **kwargs)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise bad_response("does not follow the protocol") from error
+
+    return checked
 
 
 def too_large(max_bytes: int) -> ProviderError:

@@ -35,10 +35,7 @@ class OpenAIProvider:
             answer = await http.read_json(response, transport.max_bytes)
         if "error" in answer:
             raise _stream_error(request, answer["error"])
-        try:
-            return _whole(request, answer, started)
-        except (LookupError, TypeError, AttributeError, ValueError) as error:
-            raise http.bad_response("has no choices") from error
+        return _whole(request, answer, started)
 
     async def stream(
         self, request: Request, transport: Transport
@@ -80,17 +77,12 @@ class _Answer:
         self._model = request.endpoint.model
         self._usage = Usage()
 
+    @http.follows_protocol
     def take(self, data: bytes) -> Delta | None:
         """What one chunk adds, if it adds anything. Raises ProviderError."""
         chunk = http.as_object(data)
         if chunk.get("error"):
             raise _stream_error(self._request, chunk["error"])
-        try:
-            return self._take(chunk)
-        except (LookupError, TypeError, AttributeError, ValueError) as error:
-            raise http.bad_response("holds a chunk that does not follow the protocol") from error
-
-    def _take(self, chunk: dict[str, Any]) -> Delta | None:
         if usage := chunk.get("usage"):
             self._usage = usage_of(usage)
         self._model = chunk.get("model") or self._model
@@ -113,6 +105,7 @@ class _Answer:
             merge_delta(self._extra, extra)
         return Delta(text, extra or None)
 
+    @http.follows_protocol
     def completion(self) -> Completion:
         """The answer, if it ended properly. Raises ProviderError."""
         if self._finish_reason is None:
@@ -142,6 +135,7 @@ def usage_of(usage: dict[str, Any]) -> Usage:
     )
 
 
+@http.follows_protocol
 def _whole(request: Request, answer: dict[str, Any], started: float) -> Completion:
     """The completion in a response that was not streamed; `choices` beyond the first go to extra."""
     choice, *others = answer["choices"]
