@@ -233,7 +233,7 @@ HTTP_STREAMS = env.int("AUTOFORGE_HTTP_STREAMS", default=32)  # responses of syn
 HTTP_ASYNC_REQUESTS = env.int("AUTOFORGE_HTTP_ASYNC_REQUESTS", default=2_000)  # waiting for models
 HTTP_SPOOL_BYTES = env.int("AUTOFORGE_HTTP_SPOOL_KB", default=256) * 1024  # larger bodies go to disk
 HTTP_BODY_IDLE_S = env.float("AUTOFORGE_HTTP_BODY_IDLE", default=30.0)  # silence inside a body
-HTTP_SHUTDOWN_S = env.float("AUTOFORGE_HTTP_SHUTDOWN", default=30.0)  # for requests in flight
+HTTP_SHUTDOWN_S = env.float("AUTOFORGE_HTTP_SHUTDOWN", default=10.0)  # for requests in flight
 RATE_LIMIT_PER_MIN = env.int("AUTOFORGE_RATE_LIMIT", default=6_000)
 IDEMPOTENCY_TTL = timedelta(hours=24)
 API_KEY_CACHE_S = env.float("AUTOFORGE_API_KEY_CACHE", default=1.0)

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import IO
+from typing import IO, Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.conf import settings
@@ -26,7 +26,7 @@ from autoforge.http.async_handler import AsyncHandler
 from autoforge.http.body import discard, read_body
 from autoforge.http.daphne import request_of
 from autoforge.http.handlers import BadQuery, SyncHandler, new_request
-from autoforge.http.threads import Threads, outlast_cancellation
+from autoforge.http.threads import Threads
 
 logger = logging.getLogger("django.request")
 
@@ -45,11 +45,8 @@ class HttpApplication:
         self._is_idle = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if request_of(send) is None:
-            await self._serve(scope, receive, send)
-        else:
-            # When daphne stops it cancels what is in flight; other servers wait.
-            await outlast_cancellation(asyncio.ensure_future(self._serve(scope, receive, send)))
+        serving = self._serve(scope, receive, send)
+        await (serving if request_of(send) is None else _outlast_cancellation(serving))
 
     async def close(self) -> None:
         """Refuse what comes, wait for what is in flight, free the threads."""
@@ -141,6 +138,17 @@ class HttpApplication:
             await send_answer(answer, send)
         else:
             await send_stream(answer, scope, receive, send, self._async.visit_thread)
+
+
+async def _outlast_cancellation(serving: Coroutine[Any, Any, None]) -> None:
+    """When daphne stops, it cancels what is in flight; other servers wait a while, and so do we."""
+    task = asyncio.ensure_future(serving)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=settings.HTTP_SHUTDOWN_S)
+        task.cancel()
+        raise
 
 
 def _unavailable(detail: str, retry_after_s: int = 1) -> Unavailable:

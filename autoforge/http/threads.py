@@ -53,18 +53,3 @@ def _belong_to(loop: asyncio.AbstractEventLoop, pid: int) -> None:
     """As inside `sync_to_async`: otherwise every `async_to_sync` would start a loop and a thread."""
     SyncToAsync.threadlocal.main_event_loop = loop
     SyncToAsync.threadlocal.main_event_loop_pid = pid
-
-
-async def outlast_cancellation(future: asyncio.Future[T]) -> T:
-    """The result of `future`, even if our task is cancelled meanwhile.
-
-    What runs in a thread cannot be stopped, and daphne cancels every request when it shuts down.
-    """
-    while True:
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if future.cancelled() or task is None:
-                raise
-            task.uncancel()

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from asgiref.testing import ApplicationCommunicator
 from django.conf import settings
 from django.core.checks import run_checks
 from django.db import connection
@@ -15,6 +16,7 @@ from django.test.utils import override_settings
 
 from autoforge.db.errors import DatabaseUnavailable, PoolExhausted
 from autoforge.errors import as_app_error
+from autoforge.http import Lifespan
 from tests.autoforge.http_server import Server, ask, eventually, read, serve
 
 MIB = 1024 * 1024
@@ -370,6 +372,40 @@ def test_requests_in_flight_are_finished_when_the_server_is_stopped(kind, folder
             server.say("go")
             assert [read(plain).body, read(awaited).body] == [b"held", b"held"]
         assert server.process.wait(20) in (0, -15)
+
+
+def test_an_endless_answer_does_not_keep_daphne_alive(folder):
+    with serve("daphne", folder, DATABASE_URL="", AUTOFORGE_HTTP_SHUTDOWN="0.2") as server:
+        reader = server.start("/endless")
+        reader.getresponse().read(5)
+        server.terminate()
+        server.heard("stopped")
+        server.process.wait(20)
+        reader.close()
+
+
+async def test_a_failed_start_is_told_to_the_server():
+    async def fail() -> None:
+        raise OSError("the port of the model is taken")
+
+    exchange = ApplicationCommunicator(Lifespan(startup=[fail]), {"type": "lifespan"})
+    await exchange.send_input({"type": "lifespan.startup"})
+    answer = await exchange.receive_output()
+    assert answer == {"type": "lifespan.startup.failed", "message": "the port of the model is taken"}
+
+
+async def test_every_step_of_a_shutdown_runs():
+    steps = []
+
+    async def step() -> None:
+        steps.append(len(steps))
+        raise OSError("no matter")
+
+    exchange = ApplicationCommunicator(Lifespan(shutdown=[step, step]), {"type": "lifespan"})
+    for event in ("startup", "shutdown"):
+        await exchange.send_input({"type": f"lifespan.{event}"})
+        assert await exchange.receive_output() == {"type": f"lifespan.{event}.complete"}
+    assert steps == [0, 1]
 
 
 # What the handlers count on
