@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from evaluations import events
 from evaluations.models import LIVE_STATES, Result, ResultState, Run, RunState, RunWorker, Shard
+from evaluations.recording import Counters
 
 # A queued run waits for a free worker; after this long its message may be lost and is sent again.
 _LOST_AFTER = timedelta(seconds=60)
@@ -34,8 +35,8 @@ class Share:
     """A worker's part of a run after a heartbeat."""
 
     is_live: bool  # False: the run was stopped, or this worker was given up for dead
-    concurrency: int
-    workers: int
+    lanes: int  # what it may use now
+    part: int  # what it may use once the others have given up theirs
 
 
 def next_step(run_id: UUID) -> Step:
@@ -81,17 +82,24 @@ def _remove(worker: RunWorker) -> None:
     worker.delete()
 
 
-def beat(worker: RunWorker, concurrency: int) -> Share:
-    """Show a sign of life; the worker's share of the run's concurrency, by its rank among the living."""
-    is_present = RunWorker.objects.filter(pk=worker.pk).update(heartbeat_at=Now())
-    state = Run.objects.values_list("state", flat=True).filter(pk=worker.run_id).first()
-    alive = list(
-        RunWorker.objects.alive().filter(run_id=worker.run_id).order_by("pk").values_list("pk", flat=True)
-    )
-    if not is_present or state not in LIVE_STATES:
-        return Share(is_live=False, concurrency=0, workers=len(alive))
-    rank = alive.index(worker.pk) if worker.pk in alive else len(alive)
-    return Share(is_live=True, concurrency=_part(concurrency, rank, len(alive) or 1), workers=len(alive))
+@transaction.atomic
+def beat(worker: RunWorker, concurrency: int, busy: int) -> Share:
+    """Show a sign of life, and learn how many cells this worker may execute at once.
+
+    That is its part of the concurrency, less what the others have not given up yet: `busy` lanes end
+    with the call they are in. The lock makes sure that no two workers take the same lanes.
+    """
+    run = Run.objects.select_for_update().filter(pk=worker.run_id, state__in=LIVE_STATES).first()
+    alive = RunWorker.objects.alive().filter(run_id=worker.run_id).order_by("pk")
+    lanes = dict(alive.values_list("pk", "lanes"))
+    if run is None or not RunWorker.objects.filter(pk=worker.pk).exists():
+        return Share(is_live=False, lanes=0, part=0)
+    others = sum(used for pk, used in lanes.items() if pk != worker.pk)
+    rank = sum(pk < worker.pk for pk in lanes)
+    part = _part(concurrency, rank, len(lanes.keys() | {worker.pk}))
+    allowed = max(0, min(part, concurrency - others))
+    RunWorker.objects.filter(pk=worker.pk).update(heartbeat_at=Now(), lanes=max(allowed, busy))
+    return Share(is_live=True, lanes=allowed, part=part)
 
 
 def _part(concurrency: int, rank: int, workers: int) -> int:
@@ -163,15 +171,15 @@ def counted(run_id: UUID) -> dict[str, int]:
 
 
 def _tell_end(run: Run) -> None:
-    events.emit(progress_of(run))
+    events.emit(progress_of(run.pk, run))
     events.emit(events.RunEnded(project_id=run.project_id, run_id=run.pk, state=run.state))
 
 
-def progress_of(run: Run) -> events.RunProgressed:
+def progress_of(run_id: UUID, run: Run | Counters) -> events.RunProgressed:
     """The run's counters as a message."""
     return events.RunProgressed(
         project_id=run.project_id,
-        run_id=run.pk,
+        run_id=run_id,
         state=run.state,
         total=run.total,
         done=run.done,
@@ -179,8 +187,8 @@ def progress_of(run: Run) -> events.RunProgressed:
         failed=run.failed,
         errors=run.errors,
         cache_hits=run.cache_hits,
-        cost_usd=str(run.cost_usd),
-        saved_usd=str(run.saved_usd),
+        cost_usd=f"{run.cost_usd:.9f}",
+        saved_usd=f"{run.saved_usd:.9f}",
     )
 
 

@@ -78,11 +78,11 @@ class _Session:
         self._run = run
         self._worker = worker
         self._db = db
-        self._sink = ResultSink(worker, db)
+        self._sink = ResultSink(worker, db, has_budget=run.budget_usd is not None)
         self._source = CellSource(plan, worker, db)
         self._tokens = TokenStream(run, db)
         self._executor = Executor(plan, Lease(worker, run.budget_usd, db), self._tokens)
-        self._share = 0
+        self._share = claims.Share(is_live=True, lanes=0, part=0)
         self._lanes: set[int] = set()
 
     async def work(self) -> None:
@@ -102,42 +102,41 @@ class _Session:
         finally:
             await self._source.close()
             await self._sink.write_rest()
-        if not self._share:
-            # More workers than concurrency: this one is not needed now.
-            await asyncio.sleep(settings.RUN_HEARTBEAT_S)
 
     async def _take_share(self) -> None:
-        """The first share; with others at work only after they have seen that they have to give some up."""
-        share = await self._db.insist(claims.beat, self._worker, self._run.concurrency)
-        if share.workers > 1:
-            await asyncio.sleep(settings.RUN_HEARTBEAT_S)
-            share = await self._db.insist(claims.beat, self._worker, self._run.concurrency)
-        self._apply(share)
+        """Wait until there is a lane for this worker, or the run has ended."""
+        while True:
+            await self._beat_once()
+            if self._share.lanes or not self._share.is_live:
+                return
+            await asyncio.sleep(settings.RUN_HEARTBEAT_S / 4)
 
     async def _beat(self, lanes: asyncio.TaskGroup) -> None:
         while True:
-            await asyncio.sleep(settings.RUN_HEARTBEAT_S)
-            self._apply(await self._db.insist(claims.beat, self._worker, self._run.concurrency))
+            is_waiting = self._share.lanes < self._share.part
+            await asyncio.sleep(settings.RUN_HEARTBEAT_S / (4 if is_waiting else 1))
+            await self._beat_once()
             self._fill(lanes)
 
-    def _apply(self, share: claims.Share) -> None:
-        self._share = share.concurrency
-        self._source.expect_lanes(share.concurrency)
-        if not share.is_live:
+    async def _beat_once(self) -> None:
+        busy = len(self._lanes)
+        self._share = await self._db.insist(claims.beat, self._worker, self._run.concurrency, busy)
+        self._source.expect_lanes(self._share.lanes)
+        if not self._share.is_live:
             self._source.stop()
 
     def _fill(self, lanes: asyncio.TaskGroup) -> None:
         """Start the lanes that the share allows and that are not running."""
         if self._source.is_exhausted:
             return
-        for number in range(self._share):
+        for number in range(self._share.lanes):
             if number not in self._lanes:
                 self._lanes.add(number)
                 lanes.create_task(self._lane(number))
 
     async def _lane(self, number: int) -> None:
         try:
-            while number < self._share and (cell := await self._source.next()):
+            while number < self._share.lanes and (cell := await self._source.next()):
                 finished = await self._executor.execute(cell)
                 await self._sink.put(finished, done_shard=cell.shard.finish_cell())
                 if not self._sink.is_run_live:

@@ -116,7 +116,8 @@ class Run(models.Model):
     call_ms = models.FloatField(default=0, help_text="The time of all model calls, cached ones apart.")
     reason = models.TextField(blank=True)
     created_by = models.CharField(max_length=150)
-    created_at = models.DateTimeField(db_default=Now())
+    # Not the database's default: SQLite writes that with fewer digits, and pages are cut by comparing text.
+    created_at = models.DateTimeField(default=timezone.now)
     enqueued_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(null=True, help_text="Start of the present or last period of work.")
     active_s = models.FloatField(default=0, help_text="Duration of the periods of work before that one.")
@@ -184,6 +185,7 @@ class RunWorker(models.Model):
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="workers", db_index=False)
     name = models.CharField(max_length=100)
     heartbeat_at = models.DateTimeField(db_default=Now())
+    lanes = models.PositiveIntegerField(default=0, help_text="How many cells it may be executing.")
     leased_usd = models.DecimalField(
         max_digits=18, decimal_places=9, default=Decimal(0), help_text="Its part of the run's budget."
     )

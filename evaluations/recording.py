@@ -39,53 +39,79 @@ class FinishedCell(msgspec.Struct, kw_only=True, gc=False):
         return self.case_id, self.column, self.repeat
 
 
+class Counters(msgspec.Struct, frozen=True):
+    """A run as it stands; the fields are columns of its table."""
+
+    project_id: int
+    state: str
+    total: int
+    done: int
+    passed: int
+    failed: int
+    errors: int
+    cache_hits: int
+    cost_usd: Decimal | float
+    saved_usd: Decimal | float
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a batch has changed: the ids of the new rows by cell, and the run as it stands now."""
+    """What a batch has changed: the ids of the new rows by cell, and the run's counters after it."""
 
     ids: dict[tuple[int, int, int], int]
-    run: Run
+    counters: Counters
 
 
 @transaction.atomic
-def record_batch(worker: RunWorker, cells: Sequence[FinishedCell], done_shards: Sequence[int]) -> Recorded:
+def record_batch(
+    worker: RunWorker, cells: Sequence[FinishedCell], done_shards: Sequence[int], *, has_budget: bool = False
+) -> Recorded:
     """Write `cells`, count those that nobody wrote before, and mark shards whose last cell this was.
 
-    May be repeated after a lost connection: what is there already is neither written nor counted twice.
+    With a budget the cost leaves the worker's lease. May be repeated after a lost connection: what is
+    there already is neither written nor counted twice.
     """
     ids = _insert(worker.run_id, cells) if cells else {}
-    if ids:
-        _count(worker, [cell for cell in cells if cell.key in ids])
+    counters = _count(worker, [cell for cell in cells if cell.key in ids], has_budget=has_budget)
     if done_shards:
         Shard.objects.filter(pk__in=done_shards).update(is_done=True)
-    return Recorded(ids, Run.objects.defer("prompts", "endpoints", "judges", "scorers").get(pk=worker.run_id))
+    return Recorded(ids, counters)
 
 
-def _count(worker: RunWorker, cells: Sequence[FinishedCell]) -> None:
+def _count(worker: RunWorker, cells: Sequence[FinishedCell], *, has_budget: bool) -> Counters:
     states = [cell.state for cell in cells]
     cost = sum((cell.cost_usd for cell in cells if cell.cost_usd), Decimal(0))
-    leased = RunWorker.objects.filter(pk=worker.pk, leased_usd__gt=0) if cost else None
-    # What was spent leaves the lease; a worker that was given up for dead has none any more.
-    settled = cost if leased and leased.update(leased_usd=F("leased_usd") - cost) else Decimal(0)
-    Run.objects.filter(pk=worker.run_id).update(
-        done=F("done") + len(cells),
-        passed=F("passed") + states.count(ResultState.PASSED),
-        failed=F("failed") + states.count(ResultState.FAILED),
-        errors=F("errors") + states.count(ResultState.ERROR),
-        cache_hits=F("cache_hits") + sum(cell.cached for cell in cells),
-        cost_usd=F("cost_usd") + cost,
-        leased_usd=F("leased_usd") - settled,
-        saved_usd=F("saved_usd") + sum((cell.saved_usd for cell in cells if cell.saved_usd), Decimal(0)),
-        call_ms=F("call_ms") + sum(cell.latency_ms or 0.0 for cell in cells if not cell.cached),
-    )
+    changes = [
+        len(cells),
+        states.count(ResultState.PASSED),
+        states.count(ResultState.FAILED),
+        states.count(ResultState.ERROR),
+        sum(cell.cached for cell in cells),
+        cost,
+        sum((cell.saved_usd for cell in cells if cell.saved_usd), Decimal(0)),
+        sum(cell.latency_ms or 0.0 for cell in cells if not cell.cached),
+        _settle(worker, cost) if has_budget else Decimal(0),
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_UPDATE, [*changes, _key(worker.run_id)])
+        return Counters(*cursor.fetchone())
+
+
+def _settle(worker: RunWorker, cost: Decimal) -> Decimal:
+    """What was spent leaves the worker's lease; one that was given up for dead has none any more."""
+    lease = RunWorker.objects.filter(pk=worker.pk, leased_usd__gt=0)
+    return -cost if lease.update(leased_usd=F("leased_usd") - cost) else Decimal(0)
+
+
+def _key(run_id: UUID) -> Any:
+    """A run's id as this database stores it."""
+    return Run._meta.pk.get_db_prep_value(run_id, connection)
 
 
 def _insert(run_id: UUID, cells: Sequence[FinishedCell]) -> dict[tuple[int, int, int], int]:
     """One statement with one parameter for all rows; the ids of the new ones."""
-    field = Result._meta.get_field("run")
     with connection.cursor() as cursor:
-        run = field.get_db_prep_value(run_id, connection)
-        cursor.execute(_STATEMENTS[connection.vendor], [run, msgspec.json.encode(cells).decode()])
+        cursor.execute(_INSERTS[connection.vendor], [_key(run_id), msgspec.json.encode(cells).decode()])
         return {(case, column, repeat): pk for pk, case, column, repeat in cursor.fetchall()}
 
 
@@ -118,4 +144,12 @@ _FROM = {
     # WHERE true: without it SQLite reads ON CONFLICT as part of a join.
     "sqlite": f"SELECT %s, {_EXTRACTS} FROM json_each(%s) WHERE true",  # noqa: S608  likewise
 }
-_STATEMENTS = {vendor: f"{_INSERT} {source} {_UNIQUE}" for vendor, source in _FROM.items()}
+_INSERTS = {vendor: f"{_INSERT} {source} {_UNIQUE}" for vendor, source in _FROM.items()}
+_COUNTED = (
+    "done", "passed", "failed", "errors", "cache_hits", "cost_usd", "saved_usd", "call_ms", "leased_usd"
+)  # fmt: skip
+# Raw, because the ORM takes longer to build this statement than the database to carry it out.
+_UPDATE = (
+    f"UPDATE {Run._meta.db_table} SET {', '.join(f'{name} = {name} + %s' for name in _COUNTED)} "  # noqa: S608  likewise
+    f"WHERE id = %s RETURNING {', '.join(Counters.__struct_fields__)}"
+)

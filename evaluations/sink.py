@@ -2,13 +2,14 @@
 
 import asyncio
 import time
+from uuid import UUID
 
 from django.conf import settings
 
 from evaluations import events
 from evaluations.claims import progress_of
 from evaluations.db_thread import DbThread
-from evaluations.models import Run, RunWorker
+from evaluations.models import LIVE_STATES, Run, RunWorker
 from evaluations.recording import FinishedCell, Recorded, record_batch
 
 # Cells that may wait for the writer before lanes have to; also the largest batch.
@@ -19,7 +20,8 @@ PROGRESS_EVERY_S = 0.1
 class ResultSink:
     """Takes cells as they finish. `put` waits when the database cannot keep up: memory stays bounded."""
 
-    def __init__(self, worker: RunWorker, db: DbThread) -> None:
+    def __init__(self, worker: RunWorker, db: DbThread, *, has_budget: bool) -> None:
+        self._has_budget = has_budget
         self._worker = worker
         self._db = db
         self._cells: list[FinishedCell] = []
@@ -71,7 +73,7 @@ class ResultSink:
     def _tell_progress(self) -> None:
         run = Run.objects.filter(pk=self._worker.run_id).first()
         if run is not None:
-            events.emit(progress_of(run))
+            events.emit(progress_of(run.pk, run))
 
     async def _collect(self, linger_s: float) -> None:
         try:
@@ -88,25 +90,26 @@ class ResultSink:
             self._is_full_batch.clear()
         if cells or shards:
             recorded = await self._db.insist(self._record, cells, shards)
-            self.is_run_live = recorded.run.is_live
+            self.is_run_live = recorded.counters.state in LIVE_STATES
         self._room.set()
 
     def _record(self, cells: list[FinishedCell], shards: list[int]) -> Recorded:
         """In the writer thread: write, then tell."""
-        recorded = record_batch(self._worker, cells, shards)
+        recorded = record_batch(self._worker, cells, shards, has_budget=self._has_budget)
+        run_id, counters = self._worker.run_id, recorded.counters
         if recorded.ids:
-            events.emit(_results_event(recorded, cells))
+            events.emit(_results_event(run_id, recorded, cells))
         now = time.monotonic()
         if now >= self._progress_due:
             self._progress_due = now + PROGRESS_EVERY_S
-            events.emit(progress_of(recorded.run))
+            events.emit(progress_of(run_id, counters))
         return recorded
 
 
-def _results_event(recorded: Recorded, cells: list[FinishedCell]) -> events.ResultRecorded:
+def _results_event(run_id: UUID, recorded: Recorded, cells: list[FinishedCell]) -> events.ResultRecorded:
     return events.ResultRecorded(
-        project_id=recorded.run.project_id,
-        run_id=recorded.run.pk,
+        project_id=recorded.counters.project_id,
+        run_id=run_id,
         results=[
             {
                 "id": recorded.ids[cell.key],

@@ -45,7 +45,6 @@ def start_run(project: Project, new: NewRun, *, actor: Actor, enqueue: bool = Tr
         total=frozen.case_count * len(frozen.prompts) * len(frozen.endpoints) * new.repeats,
         created_by=actor.name,
     )
-    run.refresh_from_db(fields=["created_at", "enqueued_at"])
     Shard.objects.bulk_create(shards_of(run), batch_size=_SHARD_BATCH)
     if enqueue:
         transaction.on_commit(partial(executor.enqueue, run.pk), robust=True)

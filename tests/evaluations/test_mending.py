@@ -1,0 +1,121 @@
+"""Runs that stop early and are mended: cancel, resume, retry, budget, bugs."""
+
+import time
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from evaluations.models import Result, Run, RunWorker, Shard
+from prompts.models import ModelEndpoint
+from tests.evaluations.conftest import wait_for_end
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def slow_down(endpoint: ModelEndpoint, **changes: Any) -> None:
+    endpoint.settings |= changes
+    endpoint.save()
+
+
+def wait_until_begun(run_id: str) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and not Result.objects.filter(run_id=run_id).exists():
+        time.sleep(0.01)
+
+
+def test_a_cancelled_run_keeps_what_it_has_and_goes_on_later(
+    api: Any, started: Any, endpoint: ModelEndpoint
+) -> None:
+    slow_down(endpoint, latency_ms=60)
+    run = started(concurrency=1)
+    wait_until_begun(run["id"])
+    api.post(f"/api/v1/runs/{run['id']}/cancel").expect(200)
+    cancelled = wait_for_end(api, run["id"])
+    assert cancelled["state"] == "cancelled" and 0 < cancelled["done"] < 10
+    before = set(Result.objects.filter(run_id=run["id"]).values_list("pk", flat=True))
+    assert len(before) == cancelled["done"]
+    api.post(f"/api/v1/runs/{run['id']}/cancel").expect(409)
+    api.post(f"/api/v1/runs/{run['id']}/resume").expect(200)
+    finished = wait_for_end(api, run["id"])
+    assert (finished["state"], finished["done"]) == ("finished", 10)
+    assert before <= set(Result.objects.filter(run_id=run["id"]).values_list("pk", flat=True))
+    api.post(f"/api/v1/runs/{run['id']}/resume").expect(409)
+
+
+def test_only_errors_are_retried(api: Any, ended: Any, endpoint: ModelEndpoint) -> None:
+    run = ended(repeats=2)
+    broken = Result.objects.filter(run_id=run["id"]).order_by("pk")[:3]
+    for result in broken:
+        Result.objects.filter(pk=result.pk).update(state="error", error_code="timeout", error="It was slow.")
+    Run.objects.filter(pk=run["id"]).update(errors=3, passed=8, failed=9)
+    kept = set(Result.objects.filter(run_id=run["id"]).exclude(state="error").values_list("pk", flat=True))
+    queued = api.post(f"/api/v1/runs/{run['id']}/retry-errors").expect(200)
+    assert queued["state"] in ("queued", "running", "finished")
+    again = wait_for_end(api, run["id"])
+    assert {name: again[name] for name in ("state", "done", "passed", "failed", "errors")} == {
+        "state": "finished",
+        "done": 20,
+        "passed": 10,
+        "failed": 10,
+        "errors": 0,
+    }
+    assert kept < set(Result.objects.filter(run_id=run["id"]).values_list("pk", flat=True))
+    detail = api.post(f"/api/v1/runs/{run['id']}/retry-errors").expect(409)["detail"]
+    assert detail == "The run has no errors."
+
+
+def test_a_failing_vendor_is_a_result_and_no_failure(ended: Any, api: Any, endpoint: ModelEndpoint) -> None:
+    slow_down(endpoint, error_rate=1.0)
+    run = ended()
+    assert (run["state"], run["errors"], run["failed"], run["passed"]) == ("finished", 10, 0, 0)
+    row = api.get(f"/api/v1/runs/{run['id']}/results?state=error").expect(200)["items"][0]
+    assert row["error_code"] == "unavailable" and row["error"].endswith(".") and row["score"] is None
+
+
+def test_a_deleted_endpoint_is_named(api: Any, started: Any, endpoint: ModelEndpoint, settings: Any) -> None:
+    slow_down(endpoint, latency_ms=60)
+    run = started(concurrency=1)
+    wait_until_begun(run["id"])
+    api.post(f"/api/v1/runs/{run['id']}/cancel").expect(200)
+    wait_for_end(api, run["id"])
+    endpoint.delete()
+    api.post(f"/api/v1/runs/{run['id']}/resume").expect(200)
+    assert wait_for_end(api, run["id"])["errors"] > 0
+    row = api.get(f"/api/v1/runs/{run['id']}/results?state=error").expect(200)["items"][0]
+    assert row["error"] == "The model endpoint sim no longer exists."
+
+
+def test_the_budget_is_a_hard_limit(api: Any, ended: Any, endpoint: ModelEndpoint) -> None:
+    ModelEndpoint.objects.filter(pk=endpoint.pk).update(
+        input_usd_per_mtok=0, output_usd_per_mtok=1000, params={"max_tokens": 3}
+    )
+    # Every answer has 3 tokens: $0.003, and ten of them do not fit.
+    run = ended(budget_usd=0.02)
+    assert run["state"] == "over_budget"
+    assert run["done"] == 6 and run["cost_usd"] == pytest.approx(0.018)
+    stored = Run.objects.get(pk=run["id"])
+    assert stored.leased_usd == 0 and not RunWorker.objects.exists()
+    low = api.post(f"/api/v1/runs/{run['id']}/resume", {"budget_usd": 0.01}).expect(422)
+    assert "budget_usd" in low["detail"]
+    api.post(f"/api/v1/runs/{run['id']}/resume", {"budget_usd": 1}).expect(200)
+    again = wait_for_end(api, run["id"])
+    assert (again["state"], again["done"]) == ("finished", 10)
+    assert again["cost_usd"] == pytest.approx(0.03)
+
+
+def test_a_bug_fails_the_run_and_is_logged_once(
+    api: Any, started: Any, endpoint: ModelEndpoint, caplog: Any
+) -> None:
+    slow_down(endpoint, latency_ms=60)
+    run = started(concurrency=1)
+    wait_until_begun(run["id"])
+    api.post(f"/api/v1/runs/{run['id']}/cancel").expect(200)
+    wait_for_end(api, run["id"])
+    Run.objects.filter(pk=run["id"]).update(scorers=[{"type": "nonsense"}])
+    Shard.objects.filter(run_id=run["id"]).update(is_done=False)
+    api.post(f"/api/v1/runs/{run['id']}/resume").expect(200)
+    failed = wait_for_end(api, run["id"])
+    assert failed["state"] == "failed" and "ScorerError" in failed["reason"]
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+    assert Run.objects.get(pk=run["id"]).leased_usd == Decimal(0)
