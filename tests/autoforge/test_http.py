@@ -1,6 +1,7 @@
 """HTTP through real uvicorn and daphne processes."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,12 +9,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from asgiref.sync import iscoroutinefunction
 from asgiref.testing import ApplicationCommunicator
 from django.conf import settings
 from django.core.checks import run_checks
 from django.db import connection
 from django.test.utils import override_settings
+from django.urls import URLResolver, get_resolver
 
+from autoforge.asgi import is_async
 from autoforge.db.errors import DatabaseUnavailable, PoolExhausted
 from autoforge.errors import as_app_error
 from autoforge.http import Lifespan
@@ -409,6 +413,23 @@ async def test_every_step_of_a_shutdown_runs():
 
 
 # What the handlers count on
+
+
+def routes_of(resolver: URLResolver, prefix: str = "/") -> Iterator[tuple[str, object]]:
+    """(path, view) of every route, with "x" for each parameter."""
+    for pattern in resolver.url_patterns:
+        path = prefix + re.sub("<[^>]+>", "x", str(pattern.pattern))
+        if isinstance(pattern, URLResolver):
+            yield from routes_of(pattern, path)
+        else:
+            yield path, pattern.callback
+
+
+def test_exactly_the_async_views_are_awaited_on_the_loop():
+    routes = dict(routes_of(get_resolver()))
+    assert "/api/v1/completions" in routes
+    misplaced = [path for path, view in routes.items() if is_async(path) != iscoroutinefunction(view)]
+    assert misplaced == []
 
 
 @pytest.mark.parametrize(
