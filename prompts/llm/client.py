@@ -15,7 +15,7 @@ from prompts.llm import flights, observers
 from prompts.llm.cache import key_of, response_cache
 from prompts.llm.limits import Admission, admitted
 from prompts.llm.per_loop import PerLoop
-from prompts.llm.pricing import cost_usd
+from prompts.llm.pricing import cost_usd, prepare
 from prompts.llm.providers import addresses, provider_named
 from prompts.llm.providers.base import (
     Completion,
@@ -110,6 +110,7 @@ async def _call(request: Request, key: str | None, flight: flights.Flight) -> Co
 
 
 async def _attempts(request: Request, flight: flights.Flight) -> Completion:
+    await prepare(request.endpoint)
     began, attempt = time.perf_counter(), 0
     while True:
         attempt += 1

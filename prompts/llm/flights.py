@@ -45,11 +45,6 @@ class Flight:
                 self._parts.clear()
             return not self._is_delivered
 
-    @property
-    def is_streamed(self) -> bool:
-        """Whether somebody waits for the pieces."""
-        return any(reader.wants_parts for reader in self._readers)
-
     async def read(self, reader: "_Reader") -> AsyncGenerator[Delta | Completion, None]:
         """The pieces from the beginning, as they come, and the completion. Raises what the call raised."""
         position = 0

@@ -1,8 +1,9 @@
 """What a call costs, and the most it can cost."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from prompts.llm.providers.base import Endpoint, Prices, Usage
@@ -17,6 +18,12 @@ TOKENS_PER_IMAGE = 3_000  # above what vendors count for their largest size
 CHARS_PER_TOKEN = 4
 EXPECTED_OUTPUT_TOKENS = 256
 _VENDORS = {"openai": "openai", "anthropic": "anthropic"}
+
+
+async def prepare(endpoint: Endpoint) -> None:
+    """Read the price list, if this endpoint needs it, without holding up the event loop (0.3 s, once)."""
+    if endpoint.prices is None and endpoint.provider in _VENDORS and not _price_list.cache_info().currsize:
+        await asyncio.to_thread(_price_list)
 
 
 def cost_usd(endpoint: Endpoint, usage: Usage) -> Decimal | None:
@@ -58,21 +65,28 @@ def _own_price(prices: Prices, usage: Usage) -> Decimal | None:
 @lru_cache(maxsize=4_096)
 def _list_price(provider: str, base_url: str | None, model: str, usage: Usage) -> Decimal | None:
     """From the list that comes with genai-prices; it is never downloaded."""
-    # Takes 0.3 s and 20 MB to import: only who calls a vendor without own prices pays for it.
-    from genai_prices import Usage as Counted
-    from genai_prices import calc_price
-
     where = {"provider_api_url": base_url} if base_url else {"provider_id": _VENDORS[provider]}
-    counted = Counted(
+    prices = _price_list()
+    counted = prices.Usage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cached_input_tokens,
         cache_write_tokens=usage.cache_write_tokens,
     )
     try:
-        return Decimal(calc_price(counted, model, **where).total_price)
+        return Decimal(prices.calc_price(counted, model, **where).total_price)
     except (LookupError, ValueError):
         return None
+
+
+@cache
+def _price_list() -> Any:
+    """The module genai_prices, its list read. 20 MB: only who calls a vendor without own prices pays."""
+    import genai_prices
+
+    # The first calculation reads the list.
+    genai_prices.calc_price(genai_prices.Usage(input_tokens=0), "gpt-4o-mini", provider_id="openai")
+    return genai_prices
 
 
 def _max_tokens(params: Mapping[str, Any], default: int) -> int:

@@ -22,6 +22,7 @@ FAILURES = (RedisError, OSError, asyncio.TimeoutError)
 
 logger = logging.getLogger(__name__)
 Command = tuple[Any, ...]
+Batch = list[tuple[Command, asyncio.Future[Any]]]
 
 
 class RedisDown(Exception):
@@ -51,7 +52,7 @@ class RedisClient:
             # The client's own default sleeps for seconds before it says that Redis is down.
             retry=Retry(NoBackoff(), 1 if settings.REDIS_RETRY_ON_TIMEOUT else 0),
         )
-        self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._waiting: Batch = []
         self._sender: asyncio.Task[None] | None = None
         self._down_until = 0.0
         self._warn_from = 0.0
@@ -84,28 +85,27 @@ class RedisClient:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-                await self._send_batch(batch)
+                _resolve(batch, await self._answers(batch))
         finally:
             self._sender = None
+            # Left only if this task was cancelled: nobody may wait for an answer that never comes.
+            _resolve(self._waiting, [RedisDown()] * len(self._waiting))
+            self._waiting = []
 
-    async def _send_batch(self, batch: list[tuple[Command, asyncio.Future[Any]]]) -> None:
+    async def _answers(self, batch: Batch) -> list[Any]:
+        """What Redis answers to a batch, errors among it."""
         try:
             pipeline = self.connection.pipeline(transaction=False)
             for command, _ in batch:
                 pipeline.execute_command(*command)
-            answers = await pipeline.execute(raise_on_error=False)
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
         except FAILURES as error:
             self._pause(error)
-            answers = [RedisDown()] * len(batch)
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
-                continue
-            if isinstance(answer, NoScriptError):
-                future.set_exception(answer)
-            elif isinstance(answer, Exception):
-                future.set_exception(RedisDown(str(answer)))
-            else:
-                future.set_result(answer)
+            return [RedisDown(str(error))] * len(batch)
+        except asyncio.CancelledError:
+            _resolve(batch, [RedisDown()] * len(batch))
+            raise
+        return answers
 
     def _pause(self, error: BaseException) -> None:
         """Ask no more for a moment, and say so, but not for every call."""
@@ -118,6 +118,18 @@ class RedisClient:
 
 def _open() -> RedisClient:
     return RedisClient(settings.REDIS_URL)
+
+
+def _resolve(batch: Batch, answers: list[Any]) -> None:
+    for (_, future), answer in zip(batch, answers, strict=True):
+        if future.done():
+            continue
+        if isinstance(answer, NoScriptError | RedisDown):
+            future.set_exception(answer)
+        elif isinstance(answer, Exception):
+            future.set_exception(RedisDown(str(answer)))
+        else:
+            future.set_result(answer)
 
 
 clients: PerLoop[RedisClient] = PerLoop(_open, RedisClient.close)

@@ -196,6 +196,22 @@ async def test_limits_hold_in_this_process_while_redis_is_down(vendor: FakeVendo
     assert vendor.max_in_flight == 2
 
 
+def test_a_loop_that_ends_in_mid_call_gives_its_places_back(store: str, vendor: FakeVendor, ask: Ask):
+    vendor.script(*[Reply(delay_s=30)] * 2)
+    limit = Limits(max_concurrency=2, tokens_per_min=10**6)
+
+    async def leave() -> None:
+        calls = [asyncio.create_task(client.complete(ask(repeat=n, endpoint_limits=limit))) for n in range(5)]
+        await asyncio.to_thread(vendor.wait_until, lambda state: state.in_flight == 2)
+        assert not any(call.done() for call in calls)
+
+    async def come() -> Completion:
+        return await asyncio.wait_for(client.complete(ask(repeat=9, endpoint_limits=limit)), 5)
+
+    asyncio.run(leave())
+    assert asyncio.run(come()).text == "Hello world"
+
+
 async def test_an_endpoint_without_limits_asks_no_ledger(ask: Ask, monkeypatch: pytest.MonkeyPatch):
     def fail() -> None:
         raise AssertionError("the ledger was asked")

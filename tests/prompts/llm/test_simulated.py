@@ -47,7 +47,7 @@ async def test_latency_and_speed():
     assert time.perf_counter() - started >= 0.1
     assert completion.ttft_ms is not None
     assert completion.ttft_ms >= 60
-    assert completion.latency_ms >= completion.ttft_ms + 40
+    assert completion.latency_ms >= 100
 
 
 async def test_a_stream_brings_tokens_one_by_one():
