@@ -1,5 +1,6 @@
 """Static files, straight from the loop: no thread, no Django request."""
 
+from functools import partial
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -8,7 +9,7 @@ from servestatic.middleware import ServeStaticMiddleware
 
 from autoforge.errors import NotFound
 from autoforge.http.answers import problem, send_answer
-from autoforge.http.asgi import Receive, Scope, Send
+from autoforge.http.asgi import Message, Receive, Scope, Send
 
 
 class StaticFiles:
@@ -23,7 +24,14 @@ class StaticFiles:
         if file is None:
             await send_answer(problem(NotFound(f"There is no file {scope['path']}.")), send)
         else:
-            await FileServerASGI(file)(scope, receive, send)
+            await FileServerASGI(file)(scope, receive, partial(_send_as_declared, send))
+
+
+async def _send_as_declared(send: Send, message: Message) -> None:
+    """Tell browsers not to guess another type, as SecurityMiddleware does for pages."""
+    if message["type"] == "http.response.start":
+        message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+    await send(message)
 
 
 async def _unused(_request: HttpRequest) -> HttpResponse:

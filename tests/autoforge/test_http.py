@@ -356,6 +356,7 @@ def test_static_files_need_no_thread(server):
     waiting = [server.start("/hold") for _ in range(4)]
     reply = server.ask("/static/admin/css/base.css")
     assert (reply.status, reply.headers["Content-Type"]) == (200, 'text/css; charset="utf-8"')
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
     assert_problem(server.ask("/static/no.css"), 404, "not_found")
     server.say("go")
     for client in waiting:
