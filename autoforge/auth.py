@@ -126,7 +126,8 @@ def remembered_actor(request: HttpRequest) -> Actor | None:
 
 def _checked(credentials: Credentials, copy: tuple[Actor, str]) -> Actor:
     actor, public_id = copy
-    if credentials.public_id is not None and not secrets.compare_digest(credentials.public_id, public_id):
+    sent = credentials.public_id
+    if sent is not None and not secrets.compare_digest(sent.encode(), public_id.encode()):
         raise NotAuthenticated("The public and the secret part belong to different API keys.")
     return actor
 

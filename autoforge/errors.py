@@ -124,22 +124,25 @@ def as_app_error(exc: Exception) -> AppError | None:
             return InvalidInput(" ".join(validation_sentence(item["msg"]) for item in exc.payload))
         case RequestSerializationError():
             return AppError(f"The request body cannot be read: {exc.args[0]}.")
-        case NotAuthenticatedError():
-            return NotAuthenticated(_WHO_ARE_YOU)
-        case RequestDataTooBig():
-            return TooLarge("The request body is larger than this server takes.")
         case BadRequest():
             return AppError(str(exc) or "The request is malformed.")
         case DatabaseUnavailable():
             return Unavailable(_BUSY, headers={"Retry-After": str(exc.retry_after_s)})
-        case Http404():
-            return NotFound("There is nothing at this address.")
-        case _:
-            return None
+    return next((kind(detail) for cause, kind, detail in _REFUSALS if isinstance(exc, cause)), None)
 
 
+_REFUSALS: tuple[tuple[type[Exception], type[AppError], str], ...] = (
+    (
+        NotAuthenticatedError,
+        NotAuthenticated,
+        "Send an API key as 'Authorization: Bearer af_sk_…' or Basic 'af_pk_…:af_sk_…', or sign in.",
+    ),
+    (RequestDataTooBig, TooLarge, "The request body is larger than this server takes."),
+    (Http404, NotFound, "There is nothing at this address."),
+    # Our own code does not recurse over data: only reading and storing JSON does.
+    (RecursionError, AppError, "The JSON of this request is nested too deeply."),
+)
 _BUSY = "The database takes no more requests at the moment: try again shortly."
-_WHO_ARE_YOU = "Send an API key as 'Authorization: Bearer af_sk_…' or Basic 'af_pk_…:af_sk_…', or sign in."
 _PLACE = re.compile(r" - at `(?:key in )?\$(?:\.parsed_\w+)?\.?(?P<path>.*)`$")
 _PLAIN_WORDS = (
     (re.compile(r"Object contains unknown field `(.*)`"), r"There is no field '\1'"),
@@ -164,7 +167,7 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
     return problem_response(NotFound(f"There is nothing at {request.path}."))
 
 
-def unknown_url(request: HttpRequest, unknown: str) -> HttpResponse:
+def unknown_url(request: HttpRequest) -> HttpResponse:
     """The last route of the REST API: with DEBUG on, Django would answer HTML."""
     return not_found(request)
 

@@ -11,11 +11,13 @@ from autoforge.errors import UnsupportedMediaType
 
 
 class _BodyNegotiator(RequestNegotiator):
-    """415 for a body in a format that the route does not read."""
+    """415 for a body in a format that the route does not read; one without Content-Type is JSON."""
 
     __slots__ = ()
 
     def __call__(self, request: HttpRequest) -> Parser:
+        if not request.content_type:
+            return self._default
         try:
             return super().__call__(request)
         except RequestSerializationError as error:

@@ -87,5 +87,5 @@ def _decode(cursor: str, fields: "Sequence[Field[Any, Any]]") -> list[Any]:
         if b"\0" in b"".join(value.encode() for value in values if isinstance(value, str)):
             raise ValueError("no text column holds U+0000")
         return [field.to_python(value) for field, value in zip(fields, values, strict=True)]
-    except (ValueError, msgspec.DecodeError, ValidationError) as error:
+    except (ValueError, OverflowError, msgspec.DecodeError, ValidationError) as error:
         raise InvalidInput("cursor is not one that this list handed out: start again without it.") from error

@@ -30,7 +30,4 @@ class StrictJsonParser(MsgspecJsonParser):
             raise AppError("This request needs a JSON object as its body.")
         if _NUL.search(to_deserialize):
             raise InvalidInput("The body holds the character U+0000, which cannot be stored: remove it.")
-        try:
-            return super().parse(to_deserialize, deserializer_hook, request=request, model=model)
-        except RecursionError as error:
-            raise AppError("The JSON of the request body is nested too deeply.") from error
+        return super().parse(to_deserialize, deserializer_hook, request=request, model=model)

@@ -1,5 +1,6 @@
 """Writes to projects and keys."""
 
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +9,11 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from autoforge.auth import hash_secret, key_copies, new_secret
+from autoforge.errors import InvalidInput
 from autoforge.models import ApiKey, Project, Role
+
+MAX_RATE_LIMIT_PER_MIN = 1_000_000_000
+_PROJECT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +25,9 @@ class NewKey:
 
 
 def get_or_create_project(name: str) -> Project:
-    """The project called `name`."""
+    """The project called `name`. Raises InvalidInput unless it is 1 to 64 letters, digits, - or _."""
+    if not _PROJECT_NAME.fullmatch(name):
+        raise InvalidInput(f"The project's name {name!r} must have 1 to 64 letters, digits, - or _.")
     return Project.objects.get_or_create(name=name)[0]
 
 
@@ -33,7 +40,15 @@ def create_api_key(
     expires_at: datetime | None = None,
     rate_limit_per_min: int | None = None,
 ) -> NewKey:
-    """A key of `project`; `rate_limit_per_min` None takes the default, 0 lifts the limit."""
+    """A key of `project`; `rate_limit_per_min` None takes the default, 0 lifts the limit.
+
+    Raises InvalidInput for a negative limit.
+    """
+    if rate_limit_per_min is not None and not 0 <= rate_limit_per_min <= MAX_RATE_LIMIT_PER_MIN:
+        raise InvalidInput(
+            f"The rate limit is 0 (none) to {MAX_RATE_LIMIT_PER_MIN} requests per minute, "
+            f"not {rate_limit_per_min}."
+        )
     secret = new_secret()
     key = ApiKey.objects.create(
         project=project,

@@ -1,7 +1,7 @@
 """The composition root of HTTP: mounts every app."""
 
 from django.contrib import admin
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, URLResolver, path, re_path
 from django.views.generic import RedirectView
 from dmr.openapi import build_schema
 from dmr.openapi.views import OpenAPIJsonView, RedocView
@@ -21,7 +21,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/openapi.json", OpenAPIJsonView.as_view(schema), name="openapi"),
     path("api/docs", RedocView.as_view(schema), name="api-docs"),
     api.to_urlpatterns(),
-    path("api/v1/<path:unknown>", unknown_url),
+    re_path(r"^api/v1(?:/|$)", unknown_url),
     *health_urls,
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),

@@ -4,10 +4,12 @@ from argparse import ArgumentParser
 from typing import Any
 
 import msgspec
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 
-from autoforge.models import Role
-from autoforge.services import create_api_key, get_or_create_project
+from autoforge.errors import AppError
+from autoforge.models import Project, Role
+from autoforge.services import NewKey, create_api_key, get_or_create_project
 
 
 class Command(BaseCommand):
@@ -21,11 +23,11 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        project = get_or_create_project(options["project"])
         role = Role(options["role"])
-        new = create_api_key(
-            project, name=options["name"], role=role, rate_limit_per_min=options["rate_limit"]
-        )
+        try:
+            project, new = _make(options["project"], options["name"], role, options["rate_limit"])
+        except AppError as error:
+            raise CommandError(error.detail) from error
         shown = {
             "public": new.key.public_id,
             "secret": new.secret,
@@ -38,3 +40,10 @@ class Command(BaseCommand):
         for name, value in shown.items():
             self.stdout.write(f"{name:<8} {value}")
         self.stdout.write("The secret is shown this once.")
+
+
+@transaction.atomic
+def _make(project_name: str, name: str, role: Role, rate_limit: int | None) -> tuple[Project, NewKey]:
+    """Both or neither."""
+    project = get_or_create_project(project_name)
+    return project, create_api_key(project, name=name, role=role, rate_limit_per_min=rate_limit)
