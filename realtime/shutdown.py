@@ -18,9 +18,13 @@ def before_stop(farewell: Callable[[], Awaitable[None]]) -> None:
     Neither uvicorn nor daphne gives an application the chance: both end connections as soon as the signal
     arrives. A second signal goes to the server at once. Without a server (tests, commands) nothing is done.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and callable(signal.getsignal(signal.SIGTERM)):
-        _Interception(farewell)
+    global _active  # noqa: PLW0603  signal handlers belong to the process
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if _active is not None:
+        _active.release()
+    if callable(signal.getsignal(signal.SIGTERM)):
+        _active = _Interception(farewell)
 
 
 class _Interception:
@@ -30,9 +34,14 @@ class _Interception:
         self._task: asyncio.Task[None] | None = None
         self._server = {number: signal.signal(number, self._handle) for number in _STOP_SIGNALS}
 
+    def release(self) -> None:
+        """Give the signals back to the server."""
+        for number, handler in self._server.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, handler)
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        for each, handler in self._server.items():
-            signal.signal(each, handler)
+        self.release()
         if self._loop.is_running():
             self._loop.call_soon_threadsafe(self._start, number)
         else:
@@ -50,3 +59,6 @@ class _Interception:
             logger.exception("WebSocket clients could not be told of the restart")
         finally:
             signal.raise_signal(number)
+
+
+_active: _Interception | None = None

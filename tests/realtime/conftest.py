@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 
+from autoforge.local_services import ServiceError, local_services
 from tests.realtime.clients import ROOT, WebProcess
 
 # Small bounds, so that tests reach them; the database is a file, whatever the other tests use.
@@ -59,12 +60,23 @@ def server(request: pytest.FixtureRequest, var_dir: Path, world: dict[str, Any])
 
 
 @pytest.fixture(scope="session")
-def pair(var_dir: Path, world: dict[str, Any]) -> Iterator[tuple[WebProcess, WebProcess]]:
-    """Two processes that share the Redis of the test run."""
-    if not settings.REDIS_URL:
-        pytest.skip("needs REDIS_URL")
-    first = web_process("uvicorn", var_dir, world, "first", REDIS_URL=settings.REDIS_URL)
-    second = web_process("daphne", var_dir, world, "second", REDIS_URL=settings.REDIS_URL)
+def redis_url() -> Iterator[str]:
+    """The Redis of the test run, else one of our own."""
+    if settings.REDIS_URL:
+        yield settings.REDIS_URL
+        return
+    try:
+        with local_services(postgres=False) as urls:
+            yield urls["REDIS_URL"]
+    except ServiceError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def pair(var_dir: Path, world: dict[str, Any], redis_url: str) -> Iterator[tuple[WebProcess, WebProcess]]:
+    """Two processes that share a Redis."""
+    first = web_process("uvicorn", var_dir, world, "first", REDIS_URL=redis_url)
+    second = web_process("daphne", var_dir, world, "second", REDIS_URL=redis_url)
     try:
         yield next(first), next(second)
     finally:

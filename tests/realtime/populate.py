@@ -42,6 +42,7 @@ def populate() -> dict[str, object]:
     acme, rival = (Project.objects.create(name=name) for name in ("acme", "rival"))
     for name, settings in {
         "echo": {"output": "echo", "tokens_per_s": 400},
+        "steady": {"output": "echo", "latency_ms": 200},
         "slow": {"output": "one two three four five six seven eight", "tokens_per_s": 5},
     }.items():
         ModelEndpoint.objects.create(

@@ -1,6 +1,8 @@
 """Redis goes and comes back, forgetting everything: clients end up with the true state."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from autoforge.models import Project
 from prompts import events
 from realtime import bus, hub, metrics, publisher, topics
 from realtime.connection import Connection
-from tests.realtime.clients import eventually
+from tests.realtime.clients import ROOT, eventually
 from tests.realtime.test_hub import Wire, outline
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -40,7 +42,7 @@ async def the_hub(redis: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     monkeypatch.setattr(publisher, "publisher", publisher.Publisher())
     layer = {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [{"address": redis.url, "socket_timeout": None}]},
+        "CONFIG": {"hosts": [{"address": redis.url, "socket_timeout": None}], "prefix": "af:layer"},
     }
     with override_settings(REDIS_URL=redis.url, CHANNEL_LAYERS={"default": layer}):
         yield hub.current()
@@ -133,3 +135,28 @@ async def test_a_subscription_while_redis_is_away_is_refused_and_works_later(
         await asyncio.sleep(0.1)
     else:
         raise AssertionError("it never worked again")
+
+
+COMMAND = """
+import django, sys
+django.setup()
+from prompts import events
+events.emit(events.VersionCreated(project_id=int(sys.argv[1]), prompt="from a command", version=1))
+"""
+
+
+async def test_the_last_words_of_a_command_arrive(
+    the_hub: hub.Hub, redis: Server, actor: Actor, project: Project, tmp_path: Path
+) -> None:
+    wire = await follow(the_hub, actor)
+    environment = {
+        "DJANGO_SETTINGS_MODULE": "autoforge.settings",
+        "REDIS_URL": redis.url,
+        "DATABASE_URL": "",
+        "AUTOFORGE_VAR_DIR": str(tmp_path),
+    }
+    command = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", COMMAND, str(project.pk), cwd=ROOT, env=os.environ | environment
+    )
+    assert await command.wait() == 0
+    assert (await wire.has(2))[1]["data"] == {"prompt": "from a command", "version": 1}

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 
 from evaluations.events import CellTokens, ResultRecorded, RunEnded, RunProgressed
@@ -176,3 +177,63 @@ async def test_a_connection_follows_a_bounded_number_of_topics(server: WebProces
         # Unknown ones do not count once they are refused.
         assert {answer["code"] for answer in answers} <= {"not_found", "too_many_topics"}
         await client.subscribe("prompts")
+
+
+async def ask(server: WebProcess, world: dict[str, Any], method: str, path: str, body: Any) -> Any:
+    """A REST request of the editor to the same process."""
+    headers = {"Authorization": f"Bearer {world['editor']}", "Content-Type": "application/json"}
+    return await asyncio.to_thread(server.request, method, path, msgspec.json.encode(body), **headers)
+
+
+async def test_what_is_done_over_rest_is_heard(server: WebProcess, world: dict[str, Any]) -> None:
+    name = f"greeting-{server.server}"
+    async with server.connect("viewer") as client:
+        await client.subscribe("prompts")
+        await ask(
+            server,
+            world,
+            "POST",
+            "/api/v1/prompts",
+            {"name": name, "type": "text", "template": "Hi {{ who }}"},
+        )
+        await ask(server, world, "PUT", f"/api/v1/prompts/{name}/labels/staging", {"version": 1})
+        events = [await client.expect("event") for _ in range(2)]
+    assert [(each["event"], each["data"]) for each in events] == [
+        ("version_created", {"prompt": name, "version": 1}),
+        ("label_moved", {"prompt": name, "label": "staging", "version": 1}),
+    ]
+    async with server.connect() as client:
+        await client.send("complete", id="1", prompt=name, label="staging", model="echo", vars={"who": "Ada"})
+        assert "Hi Ada" in (await client.until("completed"))[-1]["text"]
+        await client.send("complete", id="2", prompt=name, version=7, model="echo", vars={"who": "Ada"})
+        assert (await client.expect("failed"))["code"] == "not_found"
+
+
+async def test_a_run_is_heard_from_its_start_to_its_end(server: WebProcess, world: dict[str, Any]) -> None:
+    prompt, dataset = f"shout-{server.server}", f"words-{server.server}"
+    await ask(
+        server, world, "POST", "/api/v1/prompts", {"name": prompt, "type": "text", "template": "{{ input }}!"}
+    )
+    await ask(server, world, "POST", "/api/v1/datasets", {"name": dataset})
+    for number in range(12):
+        await ask(
+            server, world, "POST", f"/api/v1/datasets/{dataset}/cases", {"vars": {"input": f"word {number}"}}
+        )
+    run = await ask(
+        server,
+        world,
+        "POST",
+        "/api/v1/runs",
+        {"prompts": [{"name": prompt}], "models": ["steady"], "dataset": dataset, "concurrency": 2},
+    )
+    async with server.connect("viewer") as client:
+        snapshot = await client.subscribe(f"runs.{run['id']}")
+        heard = []
+        while not heard or heard[-1]["event"] != "ended":
+            heard.append(await client.expect("event"))
+        final = await client.subscribe(f"runs.{run['id']}")
+    assert [each["seq"] for each in heard] == list(
+        range(snapshot["seq"] + 1, snapshot["seq"] + 1 + len(heard))
+    )
+    assert [each["data"]["done"] for each in heard if each["event"] == "progress"][-1] == 12
+    assert final["data"].items() >= {"state": "finished", "done": 12, "total": 12}.items()
