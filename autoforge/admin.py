@@ -1,14 +1,113 @@
-"""The operator's desk for projects, members and keys."""
+"""The operator's desk: what every admin page shares, and the pages of projects, members and keys."""
 
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.db.models import ForeignKey, Model, QuerySet
+from django.http import Http404, HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
 
-from autoforge.models import ApiKey, Membership, Project
+from autoforge.auth import Actor, actor_of_user
+from autoforge.models import ApiKey, Membership, Project, Role
 from autoforge.services import revoke_api_key
+
+
+def project_roles(request: HttpRequest) -> dict[int, Role]:
+    """The signed-in user's role by project id: one query a request."""
+    user: Any = request.user
+    if "project_roles" not in user.__dict__:
+        pairs = Membership.objects.filter(user_id=user.pk).values_list("project_id", "role")
+        user.project_roles = {project_id: Role(role) for project_id, role in pairs}
+    roles: dict[int, Role] = user.project_roles
+    return roles
+
+
+def actor_of(request: HttpRequest, project: Project) -> Actor:
+    """The signed-in user as an actor of `project`. Raises NotAuthenticated for strangers."""
+    user: Any = request.user
+    return actor_of_user(
+        user.pk, is_superuser=user.is_superuser, name=user.get_username(), project_name=project.name
+    )
+
+
+class ProjectScopedAdmin(ModelAdmin):
+    """Rows of the user's projects alone, 404 for others. Viewers read; `edit_role` may change.
+
+    Superusers may do everything. Django's own model permissions are not asked.
+    """
+
+    project_path = "project"
+    edit_role = Role.EDITOR
+    view_role = Role.VIEWER
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request)
+        if request.user.is_superuser:
+            return rows
+        return rows.filter(**{f"{self.project_path}__in": _projects_with(request, self.view_role)})
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        # Django would redirect with a message, which answers the question whether it exists elsewhere.
+        if (found := super().get_object(request, object_id, from_field)) is None:
+            raise Http404
+        return found
+
+    def has_role(self, request: HttpRequest, role: Role, obj: Model | None = None) -> bool:
+        """Whether the user has `role` in the project of `obj`; without one, in any project."""
+        if request.user.is_superuser:
+            return True
+        allowed = _projects_with(request, role)
+        return bool(allowed) if obj is None else self._project_id(obj) in allowed
+
+    def _project_id(self, obj: Any) -> int | None:
+        *steps, last = self.project_path.split("__")
+        for step in steps:
+            obj = getattr(obj, step)
+        found: int | None = getattr(obj, f"{last}_id")
+        return found
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_role(request, self.view_role)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_role(request, self.view_role, obj)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.has_role(request, self.edit_role)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_role(request, self.edit_role, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_role(request, self.edit_role, obj)
+
+    def formfield_for_foreignkey(
+        self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> Any:
+        if db_field.related_model is Project and not request.user.is_superuser:
+            kwargs["queryset"] = Project.objects.filter(pk__in=_projects_with(request, self.edit_role))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+
+class ReadOnlyInline(TabularInline):
+    """Rows of the page's object to look at; who may see the page may see them."""
+
+    extra = 0
+    can_delete = False
+    show_change_link = True
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return True
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+def _projects_with(request: HttpRequest, role: Role) -> list[int]:
+    return [project for project, own in project_roles(request).items() if own.includes(role)]
 
 
 class MembershipInline(TabularInline):
@@ -24,21 +123,22 @@ class ProjectAdmin(ModelAdmin):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(ModelAdmin):
-    """Keys are made by `manage.py create_api_key`, which shows the secret once; here they are revoked."""
+class ApiKeyAdmin(ProjectScopedAdmin):
+    """Keys are made by `manage.py create_api_key`, which shows the secret once; owners revoke them here."""
 
+    view_role = edit_role = Role.OWNER
     list_display = ["name", "public_id", "project", "role", "last_used_at", "expires_at", "revoked_at"]
-    list_filter = ["role", "project"]
+    list_filter = ["role", ("project", admin.RelatedOnlyFieldListFilter)]
     list_select_related = ["project"]
     search_fields = ["name", "public_id"]
-    readonly_fields = ["project", "public_id", "created_at", "last_used_at", "revoked_at"]
+    readonly_fields = ["project", "public_id", "role", "created_at", "last_used_at", "revoked_at"]
     exclude = ["secret_hash"]
     actions = ["revoke"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
-    @admin.action(description="Revoke the selected keys")
+    @admin.action(description="Revoke the selected keys", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
         for key in queryset:
             revoke_api_key(key)

@@ -33,10 +33,7 @@ class EndpointChanges(TypedDict, total=False):
 def create_endpoint(project: Project, *, name: str, **fields: Unpack[EndpointChanges]) -> ModelEndpoint:
     """A model that can be called. Raises InvalidInput with a sentence, Conflict when the name is taken."""
     endpoint = ModelEndpoint(project=project, name=check_endpoint_name(name))
-    if url := fields.get("base_url"):
-        check_url(url)
-    _apply(endpoint, fields)
-    check_endpoint(endpoint)
+    apply_changes(endpoint, fields)
     try:
         with transaction.atomic():
             endpoint.save(force_insert=True)
@@ -45,30 +42,36 @@ def create_endpoint(project: Project, *, name: str, **fields: Unpack[EndpointCha
     return endpoint
 
 
+@transaction.atomic
 def change_endpoint(endpoint: ModelEndpoint, **changes: Unpack[EndpointChanges]) -> ModelEndpoint:
-    """Apply `changes`. Raises InvalidInput with a sentence, NotFound.
+    """Store `changes`. Raises InvalidInput as `apply_changes`, NotFound."""
+    locked = ModelEndpoint.objects.select_for_update().filter(pk=endpoint.pk).first()
+    if locked is None:
+        raise NotFound(f"The model {endpoint.name!r} has just been deleted.")
+    if columns := apply_changes(locked, changes):
+        locked.updated_at = Now()
+        locked.save(update_fields=[*columns, "updated_at"])
+    return locked
 
-    A stored secret never follows to another address: a new base_url or provider needs its key again.
+
+def apply_changes(endpoint: ModelEndpoint, changes: EndpointChanges) -> list[str]:
+    """Set and check `changes` on `endpoint` without storing it; the names of the columns that were set.
+
+    Raises InvalidInput with a sentence. A stored secret never follows to another address: a new base_url
+    or provider needs its key again.
     """
     if url := changes.get("base_url"):
         check_url(url)
-    with transaction.atomic():
-        locked = ModelEndpoint.objects.select_for_update().filter(pk=endpoint.pk).first()
-        if locked is None:
-            raise NotFound(f"The model {endpoint.name!r} has just been deleted.")
-        before = (locked.provider, locked.base_url)
-        changed = _apply(locked, changes)
-        moved = before != (locked.provider, locked.base_url)
-        if moved and locked.encrypted_api_key and "api_key" not in changes:
-            raise InvalidInput(
-                "The stored api_key belongs to the old address: send api_key along with the new "
-                "base_url or provider, or null to forget it."
-            )
-        check_endpoint(locked)
-        if changed:
-            locked.updated_at = Now()
-            locked.save(update_fields=[*changed, "updated_at"])
-    return locked
+    before = (endpoint.provider, endpoint.base_url)
+    columns = _set_columns(endpoint, changes)
+    is_elsewhere = before != (endpoint.provider, endpoint.base_url)
+    if is_elsewhere and endpoint.encrypted_api_key and "api_key" not in changes:
+        raise InvalidInput(
+            "The stored api_key belongs to the old address: send api_key along with the new "
+            "base_url or provider, or null to forget it."
+        )
+    check_endpoint(endpoint)
+    return columns
 
 
 def delete_endpoint(endpoint: ModelEndpoint) -> None:
@@ -76,8 +79,7 @@ def delete_endpoint(endpoint: ModelEndpoint) -> None:
     endpoint.delete()
 
 
-def _apply(endpoint: ModelEndpoint, changes: EndpointChanges) -> list[str]:
-    """Set the columns that `changes` mean; their names."""
+def _set_columns(endpoint: ModelEndpoint, changes: EndpointChanges) -> list[str]:
     columns: dict[str, Any] = {}
     for name, value in changes.items():
         columns |= _columns_of(name, value)
