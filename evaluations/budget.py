@@ -1,7 +1,7 @@
 """A run's budget is a hard limit: every call reserves what it may cost, and settles what it did cost."""
 
 import asyncio
-from decimal import Decimal
+from decimal import ROUND_DOWN, ROUND_UP, Decimal
 
 from evaluations.claims import lease_budget, return_budget
 from evaluations.db_thread import DbThread
@@ -10,6 +10,7 @@ from evaluations.models import RunWorker
 # A worker leases this part of the budget at once, so that not every call asks the database.
 _SLICES = 50
 _POLL_S = 0.2
+_SMALLEST_USD = Decimal("1e-9")
 
 
 class BudgetSpentError(Exception):
@@ -56,7 +57,7 @@ class Lease:
         self._settled.set()
 
     async def _extend(self, estimate: Decimal) -> None:
-        missing = estimate - self._available
+        missing = (estimate - self._available).quantize(_SMALLEST_USD, ROUND_UP)
         for amount in dict.fromkeys((max(missing, self._slice), missing)):
             if await self._db(lease_budget, self._worker, amount):
                 self._available += amount
@@ -69,7 +70,7 @@ class Lease:
         if self._reservations:
             await self._settled.wait()
             return
-        idle, self._available = self._available, Decimal(0)
+        idle, self._available = self._available.quantize(_SMALLEST_USD, ROUND_DOWN), Decimal(0)
         if not await self._db(return_budget, self._worker, max(idle, Decimal(0))):
             raise BudgetSpentError("The run's budget is spent.")
         await asyncio.sleep(_POLL_S)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError, connections, reset_queries
 
 log = logging.getLogger(__name__)
 
@@ -15,6 +15,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 # A database that restarts is back within about these seconds.
 _PAUSES_S = (0.1, 0.5, 2.0, 5.0)
+
+
+def _forgetful(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """With DEBUG on, Django keeps the text of every statement until a request ends; here none does."""
+    try:
+        return function(*args, **kwargs)
+    finally:
+        reset_queries()
 
 
 class DbThread:
@@ -26,7 +34,7 @@ class DbThread:
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `function` returns or raises."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
+        return await loop.run_in_executor(self._thread, lambda: _forgetful(function, *args, **kwargs))
 
     async def insist(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same through a lost connection or a lock; only for what may be carried out twice."""

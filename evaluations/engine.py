@@ -11,7 +11,7 @@ from evaluations.budget import BudgetSpentError, Lease
 from evaluations.cells import Plan
 from evaluations.claims import Step
 from evaluations.db_thread import DbThread
-from evaluations.execution import Executor
+from evaluations.execution import CellExecutor
 from evaluations.models import Run, RunState, RunWorker
 from evaluations.sink import ResultSink
 from evaluations.source import CellSource
@@ -81,7 +81,7 @@ class _Session:
         self._sink = ResultSink(worker, db, has_budget=run.budget_usd is not None)
         self._source = CellSource(plan, worker, db)
         self._tokens = TokenStream(run, db)
-        self._executor = Executor(plan, Lease(worker, run.budget_usd, db), self._tokens)
+        self._executor = CellExecutor(plan, Lease(worker, run.budget_usd, db), self._tokens)
         self._share = claims.Share(is_live=True, lanes=0, part=0)
         self._lanes: set[int] = set()
 

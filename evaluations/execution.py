@@ -15,9 +15,11 @@ from prompts.llm.pricing import estimate_usd
 from prompts.llm.providers.base import Completion, ProviderError, Request
 from prompts.rendering import RenderError
 
+_SMALLEST_USD = Decimal("1e-9")
+
 
 @dataclass(frozen=True, slots=True)
-class Executor:
+class CellExecutor:
     """Turns cells of one run into finished cells."""
 
     plan: Plan
@@ -74,7 +76,7 @@ class Executor:
 class _Judging:
     """Asks judges on behalf of one cell, and adds up what they cost."""
 
-    executor: Executor
+    executor: CellExecutor
     column: Column
     repeat: int
     cost_usd: Decimal = field(default=Decimal(0))
@@ -118,13 +120,18 @@ def _finished(
         ttft_ms=completion.ttft_ms,
         input_tokens=completion.usage.input_tokens,
         output_tokens=completion.usage.output_tokens,
-        cost_usd=(cost or Decimal(0)) + judges_usd if judges_usd else cost,
-        saved_usd=completion.saved_usd,
+        cost_usd=_rounded((cost or Decimal(0)) + judges_usd if judges_usd else cost),
+        saved_usd=_rounded(completion.saved_usd),
         cached=completion.cached,
         finish_reason=(completion.finish_reason or "")[:40],
         error_code="scorer" if assessment.error is not None else "",
         error=clean(assessment.error or ""),
     )
+
+
+def _rounded(amount: Decimal | None) -> Decimal | None:
+    """To what the database keeps, so that a run's cost is exactly the sum of its results'."""
+    return None if amount is None else amount.quantize(_SMALLEST_USD)
 
 
 def _errored(cell: Cell, code: str, sentence: str) -> FinishedCell:

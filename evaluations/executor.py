@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import socket
@@ -17,15 +18,24 @@ from evaluations.models import Run, RunState
 
 log = logging.getLogger(__name__)
 
+_LANES_PER_WORKER = 100
+
 
 def enqueue(run_id: UUID) -> None:
     """Have the run drained soon, by whatever AUTOFORGE_EXECUTOR says."""
     if settings.EXECUTOR == "celery":
         from evaluations.tasks import drain_run
 
-        drain_run.delay(str(run_id))
+        for _ in range(_workers_for(run_id)):
+            drain_run.delay(str(run_id))
     else:
         in_process.enqueue(run_id)
+
+
+def _workers_for(run_id: UUID) -> int:
+    """How many worker slots to ask for: one keeps this many lanes busy; those that come late find no work."""
+    concurrency = Run.objects.values_list("concurrency", flat=True).get(pk=run_id)
+    return math.ceil(concurrency / _LANES_PER_WORKER)
 
 
 def drain_here(run_id: UUID) -> None:

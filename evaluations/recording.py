@@ -81,7 +81,7 @@ def record_batch(
 def _count(worker: RunWorker, cells: Sequence[FinishedCell], *, has_budget: bool) -> Counters:
     states = [cell.state for cell in cells]
     cost = sum((cell.cost_usd for cell in cells if cell.cost_usd), Decimal(0))
-    changes = [
+    changes: list[int | float | Decimal] = [
         len(cells),
         states.count(ResultState.PASSED),
         states.count(ResultState.FAILED),

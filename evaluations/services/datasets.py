@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Literal
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, reset_queries, transaction
 from django.db.models import F
 
 from autoforge.errors import Conflict, InvalidInput
@@ -70,6 +70,7 @@ def import_cases(dataset: Dataset, chunks: Iterable[bytes], *, format: CaseForma
         count += len(batch)
         if not bad.count:
             Case.objects.bulk_create([_row(dataset, case) for _, case in batch])
+            reset_queries()  # with DEBUG on, Django keeps the text of every statement
     bad.refuse()
     if not count:
         raise InvalidInput("The file has no cases.")
