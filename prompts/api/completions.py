@@ -13,7 +13,7 @@ from dmr import ResponseSpec, validate
 
 from autoforge.api import AsyncProjectController, Body
 from autoforge.db.threads import in_db_thread
-from autoforge.errors import UpstreamBusy, UpstreamFailed, problem_of
+from autoforge.errors import Problem, UpstreamBusy, UpstreamFailed, problem_of
 from autoforge.idempotency import answer_once_async
 from prompts.call_schemas import CompletionOut, NewCompletion
 from prompts.llm import client
@@ -28,7 +28,7 @@ class CompletionsController(AsyncProjectController):
 
     @validate(
         ResponseSpec(CompletionOut, status_code=HTTPStatus.OK),
-        ResponseSpec(CompletionOut, status_code=HTTPStatus.BAD_GATEWAY, description="The provider failed."),
+        ResponseSpec(Problem, status_code=HTTPStatus.BAD_GATEWAY, description="The provider failed."),
     )
     async def post(self, parsed_body: Body[NewCompletion]) -> HttpResponseBase:
         """The answer, with X-Cache: HIT or MISS; with `stream`, events token*, then completed or failed.
