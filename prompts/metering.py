@@ -14,6 +14,9 @@ MAX_SECONDS = 1.0
 MAX_DEPTH = 64  # of lists in lists
 OBJECT_BYTES = 50
 
+CONTAINERS = (dict, list, tuple, set, frozenset, type({}.keys()), type({}.values()), type({}.items()))
+"""Whatever a template can hold values in, except namespaces, whose text does not show them."""
+
 
 class BoundExceededError(Exception):
     """A template wants more than a rendering may take. The message is a sentence."""
@@ -46,7 +49,7 @@ class Meter:
         """Pay for reading all of `value`, which is returned. Shared parts are paid each time."""
         if isinstance(value, str):
             self.spend(len(value) + OBJECT_BYTES)
-        elif isinstance(value, dict | list | tuple | set):
+        elif isinstance(value, CONTAINERS):
             if depth >= MAX_DEPTH:
                 raise BoundExceededError(f"A value is nested deeper than {MAX_DEPTH} levels.")
             self.spend(OBJECT_BYTES + 8 * len(value))

@@ -26,6 +26,13 @@ _REFUSED = (
 )
 
 
+class PromptNamespace(Namespace):
+    """A namespace that prints as a name: its values may be nested beyond what has been paid for."""
+
+    def __repr__(self) -> str:
+        return "<namespace>"
+
+
 class SandboxEnvironment(ImmutableSandboxedEnvironment):
     """Runs templates that anybody may have written. Renderings need `metering.metered`."""
 
@@ -42,7 +49,7 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
             cache_size=0,
             extensions=[TokenLimit],
         )
-        self.globals = {"range": bounded.bounded_range, "dict": dict, "namespace": Namespace}
+        self.globals = {"range": bounded.bounded_range, "dict": dict, "namespace": PromptNamespace}
         self.filters = {
             **bounded.FILTER_TABLE,
             "_concatenated": bounded.concatenated,

@@ -141,6 +141,7 @@ def test_variables_are_sorted_and_without_globals():
 
 
 GROW = "{% set ns = namespace(x='aaaaaaaaaa', l=[1], t=(1,)) %}{% for i in range(5000) %}%s{% endfor %}"
+NESTED = "{% set s = namespace(x={}) %}{% for i in range(60) %}{% set s.x = %s %}{% endfor %}"
 
 ATTACKS = [
     "{{ 'a' * 200_000_000 }}",
@@ -204,6 +205,12 @@ ATTACKS = [
     GROW.replace("%s", "{% set ns.l = ns.l + [('a' * 1000000) | upper] %}"),
     GROW.replace("%s", "{% set x = ('a' * 999999) < ('a' * 999998 ~ 'b') %}"),
     GROW.replace("%s", "{% if ('a' * 999999) in ['b' * 999999, 'a' * 999998 ~ 'b'] %}{% endif %}"),
+    NESTED.replace("%s", "namespace(a=[s.x, s.x])") + "{{ [s.x] | string }}{{ s.x }}",
+    NESTED.replace("%s", "{'a': s.x, 'b': s.x}.items()") + "{{ s.x | upper }}",
+    NESTED.replace("%s", "dict(a=s.x, b=s.x).values()") + "{{ [s.x] | string }}",
+    NESTED.replace("%s", "[s.x, s.x] | reverse | list") + "{{ s.x == [s.x] }}",
+    NESTED.replace("%s", "(s.x, s.x) | batch(1) | list") + "{{ s.x }}",
+    NESTED.replace("%s", "[[s.x, 1], [s.x, 2]] | groupby(1)") + "{{ s.x }}",
     "{% macro f(n) %}{{ f(n + 1) }}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
     "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
     "{% for x in [[1]] recursive %}{{ loop(x) }}{% endfor %}",
@@ -254,6 +261,12 @@ def test_an_attack_ends_with_an_error_soon_and_without_much_memory(template: str
     # Tracing slows down severalfold; what is measured here is that no operation escapes the meter.
     assert time.thread_time() - started < 5
     assert peak < 200 * 2**20
+
+
+def test_a_namespace_hides_what_it_holds():
+    """Its values may be nested beyond what was paid for: 2**60 of them here."""
+    nested = NESTED.replace("%s", "namespace(a=s.x, b=s.x)")
+    assert text(nested + "{{ [s.x] }} {{ s.x | upper }}") == '["<namespace>"] <NAMESPACE>'
 
 
 def test_an_output_of_one_mebibyte_is_allowed_and_no_more():
