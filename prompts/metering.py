@@ -14,7 +14,16 @@ MAX_SECONDS = 1.0
 MAX_DEPTH = 64  # of lists in lists
 OBJECT_BYTES = 50
 
-CONTAINERS = (dict, list, tuple, set, frozenset, type({}.keys()), type({}.values()), type({}.items()))
+CONTAINERS: tuple[type, ...] = (
+    dict,
+    list,
+    tuple,
+    set,
+    frozenset,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+)
 """Whatever a template can hold values in, except namespaces, whose text does not show them."""
 
 
