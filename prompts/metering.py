@@ -6,6 +6,7 @@ memory in proportion to its operands is paid for here before it is done, in abou
 
 import threading
 import time
+from collections.abc import Collection
 from typing import Any
 
 MAX_CHARS = 1_048_576  # of any text a template builds
@@ -14,7 +15,7 @@ MAX_SECONDS = 1.0
 MAX_DEPTH = 64  # of lists in lists
 OBJECT_BYTES = 50
 
-CONTAINERS: tuple[type, ...] = (
+CONTAINERS: tuple[type[Collection[Any]], ...] = (
     dict,
     list,
     tuple,
