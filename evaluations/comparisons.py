@@ -3,10 +3,10 @@
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from autoforge.errors import InvalidInput
 from evaluations.models import Result, ResultState, Run
@@ -216,7 +216,7 @@ class _Names:
 
 
 def _comparison(tally: _Tally, a: _Names, b: _Names) -> Comparison:
-    pairs, differences = tally.pairs, np.frombuffer(tally.differences)
+    pairs, differences = tally.pairs, tally.differences
     return Comparison(
         a=a.side(tally.both + tally.only_a, pairs),
         b=b.side(tally.both + tally.only_b, pairs),
@@ -229,7 +229,7 @@ def _comparison(tally: _Tally, a: _Names, b: _Names) -> Comparison:
         difference=(tally.only_b - tally.only_a) / pairs if pairs else None,
         difference_ci95=paired_difference_interval(tally.both, tally.only_b, tally.only_a, tally.neither),
         p_value=mcnemar_exact(tally.only_a, tally.only_b) if pairs else None,
-        score_difference=float(differences.mean()) if len(differences) else None,
+        score_difference=fmean(differences) if differences else None,
         score_difference_ci95=paired_bootstrap(differences, seed=_SEED),
         score_p_value=paired_sign_test(differences, seed=_SEED),
         metrics=_metric_tests(tally.metrics),

@@ -10,17 +10,23 @@ import importlib.util
 import json
 import threading
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-from tokenizers import Tokenizer
+from autoforge.lazy import lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import tokenizers
+
+    Matrix = npt.NDArray[np.float32]
+else:
+    np, tokenizers = lazy("numpy"), lazy("tokenizers")
 
 PACKAGE = "wordllama"
 MAX_TEXT_CHARS = 100_000
 
-Matrix = npt.NDArray[np.float32]
-_DTYPES = {"F16": np.float16, "F32": np.float32}
+_DTYPES = {"F16": "float16", "F32": "float32"}
 _lock = threading.Lock()
 _loaded: list[_Model] = []
 
@@ -93,7 +99,7 @@ def _load(directory: Path) -> _Model:
     tokenizer = next(directory.glob("tokenizers/*_tokenizer_config.json"), None)
     if weights is None or tokenizer is None:
         raise EmbeddingsUnavailableError(f"{PACKAGE} has no weights or no tokenizer: install it again.")
-    return _Model(_read_safetensors(weights), Tokenizer.from_file(str(tokenizer)))
+    return _Model(_read_safetensors(weights), tokenizers.Tokenizer.from_file(str(tokenizer)))
 
 
 def _read_safetensors(path: Path) -> npt.NDArray[Any]:

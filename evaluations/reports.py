@@ -2,10 +2,10 @@
 
 from array import array
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import msgspec
-import numpy as np
 from django.core.cache import caches
 from django.db.models import Count, Q, Sum
 
@@ -173,7 +173,7 @@ def _series(run: Run) -> list[_Series]:
 
 def _column(index: int, name: Any, sums: dict[str, Any], series: _Series) -> ColumnReport:
     passed, failed = sums.get("n_passed", 0), sums.get("n_failed", 0)
-    scores, latencies = np.frombuffer(series.scores), np.frombuffer(series.latencies_ms)
+    scores, latencies = series.scores, series.latencies_ms
     return ColumnReport(
         column=index,
         prompt=name.prompt,
@@ -185,7 +185,7 @@ def _column(index: int, name: Any, sums: dict[str, Any], series: _Series) -> Col
         errors=sums.get("n_errors", 0),
         pass_rate=passed / (passed + failed) if passed + failed else None,
         pass_rate_ci95=wilson_interval(passed, passed + failed),
-        mean_score=float(scores.mean()) if len(scores) else None,
+        mean_score=fmean(scores) if scores else None,
         mean_score_ci95=mean_bootstrap_interval(scores, seed=_SEED),
         latency_ms=Percentiles(*(percentile(latencies, q) for q in (50, 95, 99))),
         tokens=TokenSums(sums.get("tokens_in") or 0, sums.get("tokens_out") or 0),

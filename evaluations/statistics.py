@@ -8,14 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+from autoforge.lazy import lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Values = Sequence[float] | npt.NDArray[np.float64]
+    Vector = npt.NDArray[np.float64]
+    Counts = npt.NDArray[np.int64]
+else:
+    np = lazy("numpy")
 
 Interval = tuple[float, float]
-Values = Sequence[float] | npt.NDArray[np.float64]
-Vector = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from rapidfuzz.distance import Levenshtein
+from typing import TYPE_CHECKING
 
+from autoforge.lazy import lazy
 from evaluations.scorers.registry import binary, scorer, threshold_of
 from evaluations.scorers.text import text_or_number
 from evaluations.scorers.types import Output, Score, ScorerSpec
+
+if TYPE_CHECKING:
+    from rapidfuzz.distance import Levenshtein
+else:
+    Levenshtein = lazy("rapidfuzz.distance.Levenshtein")
 
 
 @scorer("levenshtein", reads=text_or_number, default_threshold=5.0)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from autoforge.lazy import lazy
 from evaluations.scorers.json_text import find_json, load_json, load_yaml
 from evaluations.scorers.registry import binary, scorer
-from evaluations.scorers.schemas import SchemaError, check_schema, complaint
 from evaluations.scorers.types import AlwaysFails, Output, Score, ScorerError, ScorerSpec
+
+if TYPE_CHECKING:
+    from evaluations.scorers import schemas
+else:
+    schemas = lazy("evaluations.scorers.schemas")
 
 
 def optional_schema(spec: ScorerSpec) -> Any:
@@ -28,8 +33,8 @@ _load = lru_cache(maxsize=64)(load_yaml)
 def usable(schema: Any) -> None:
     """Raises ScorerError when `schema` is no JSON Schema."""
     try:
-        check_schema(schema if schema is not None else True)
-    except SchemaError as error:
+        schemas.check_schema(schema if schema is not None else True)
+    except schemas.SchemaError as error:
         raise ScorerError("value", f"is an invalid JSON schema: {error}.") from None
 
 
@@ -60,8 +65,8 @@ def _complaint(schema: Any, value: Any) -> str | None:
     if schema is None:
         return None
     try:
-        return complaint(schema, value)
-    except SchemaError as error:
+        return schemas.complaint(schema, value)
+    except schemas.SchemaError as error:
         raise AlwaysFails(f"Invalid JSON schema: {error}") from None
 
 

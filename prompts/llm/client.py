@@ -1,13 +1,15 @@
 """The only way to a model: cache, single flight, limits, provider, price."""
 
+from __future__ import annotations
+
 import asyncio
 import inspect
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
+from typing import TYPE_CHECKING
 
-import aiohttp
 import msgspec
 from django.conf import settings
 
@@ -25,9 +27,12 @@ from prompts.llm.providers.base import (
     Transport,
     without_own_params,
 )
-from prompts.llm.providers.http import bad_response, milliseconds_since, open_session
+from prompts.llm.providers.http import bad_response, load_client, milliseconds_since, open_session
 from prompts.llm.providers.merging import as_delta
 from prompts.llm.retries import retry_delay_s
+
+if TYPE_CHECKING:
+    import aiohttp
 
 MAX_TIMEOUT_S = 3_600.0
 
@@ -111,6 +116,7 @@ async def _call(request: Request, key: str | None, flight: flights.Flight) -> Co
 
 async def _attempts(request: Request, flight: flights.Flight) -> Completion:
     await prepare(request.endpoint)
+    await load_client()
     began, attempt = time.perf_counter(), 0
     while True:
         attempt += 1

@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from decimal import Decimal
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import aiohttp
 import msgspec
+
+if TYPE_CHECKING:
+    import aiohttp
 
 ErrorCode = Literal[
     "authentication",
@@ -146,7 +148,7 @@ class ProviderError(Exception):
 class Transport(msgspec.Struct, frozen=True):
     """How a provider reaches its vendor, and the bounds of one call (seconds, bytes)."""
 
-    session: aiohttp.ClientSession
+    session: "aiohttp.ClientSession"
     timeout_s: float
     max_bytes: int
 

@@ -1,18 +1,28 @@
 """One bounded HTTP call of a vendor, with every failure turned into a ProviderError."""
 
+from __future__ import annotations
+
+import asyncio
 import email.utils
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import aiohttp
 import msgspec
 
+from autoforge.lazy import lazy
 from prompts.llm.providers.addresses import BlockedAddressError, public_socket
 from prompts.llm.providers.base import ErrorCode, ProviderError, Request, Transport
 from prompts.llm.providers.sse import Event, EventParser
+
+if TYPE_CHECKING:
+    import aiohttp
+else:
+    aiohttp = lazy("aiohttp")
 
 MAX_CONNECTIONS = 2_000
 CONNECT_TIMEOUT_S = 10.0
@@ -36,6 +46,12 @@ _CODES: dict[int, ErrorCode] = {
     529: "overloaded",
 }
 _RETRYABLE_STATUSES = {408, 409, 425, 429}
+
+
+async def load_client() -> None:
+    """Import aiohttp, if nobody has, without holding up the event loop (0.2 s, once)."""
+    if "aiohttp" not in sys.modules:
+        await asyncio.to_thread(import_module, "aiohttp")
 
 
 def open_session(*, allow_private: bool) -> aiohttp.ClientSession:
