@@ -31,7 +31,7 @@ class SimulationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     The first token comes after latency_ms ± jitter_ms (uniform), the others at tokens_per_s (None: at
     once). `error_rate` of all distinct requests fail, always the same ones, so they are not retried.
     Every `rate_limit_every`-th call of this process is refused with 429. `output` is "echo" (the last
-    message), "expected" (the case's expectation) or the text itself.
+    message), "expected" (the case's expectation, where there is none the echo) or the text itself.
     """
 
     latency_ms: float = 0.0
@@ -116,10 +116,10 @@ def _chance_of(request: Request) -> random.Random:
 def _tokens_of(request: Request, settings: SimulationSettings) -> tuple[list[str], str]:
     """(tokens, finish reason), cut at max_tokens."""
     text = settings.output
-    if text == "echo":
+    if text == "expected" and request.expected is not None:
+        text = request.expected
+    elif text in ("echo", "expected"):
         text = text_of(request.messages[-1]) if request.messages else ""
-    elif text == "expected":
-        text = request.expected or ""
     tokens: list[str] = _TOKENS.findall(text)
     limit = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
     if limit and len(tokens) > limit:
