@@ -26,7 +26,7 @@ def ask(
         ({}, "one two three"),
         ({"output": "echo"}, "one two three"),
         ({"output": "expected", "expected": "yes"}, "yes"),
-        ({"output": "expected"}, ""),
+        ({"output": "expected"}, "one two three"),
         ({"output": "always this"}, "always this"),
     ],
 )
