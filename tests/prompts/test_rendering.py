@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from prompts import metering
 from prompts.rendering import MAX_OUTPUT_BYTES, RenderError, compiled, render, render_value, variables
 
 CHAT = [
@@ -364,3 +365,13 @@ def test_no_expression_takes_long(expression: str):
     with contextlib.suppress(RenderError):
         text("{{ " + expression + " }}", x="y" * 5_000)
     assert time.thread_time() - started < 5
+
+
+def test_only_the_work_of_its_own_thread_is_timed(monkeypatch):
+    monkeypatch.setattr(metering, "MAX_SECONDS", 0.02)
+    with metering.metered() as meter:
+        time.sleep(0.05)  # a machine that is busy with something else
+        meter.spend(1)
+        with pytest.raises(metering.BoundExceededError, match="takes longer"):
+            while True:
+                meter.spend(0)
