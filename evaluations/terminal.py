@@ -1,8 +1,10 @@
 """A run in the terminal: a progress bar with the tokens of a cell in flight, and the table of columns."""
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +18,7 @@ from evaluations.events import CellTokens, RunEvent, RunProgressed, run_event
 from evaluations.reports import ColumnReport
 
 _TOKENS_SHOWN = 100
+_WIDTH = 110
 _CELLS_REMEMBERED = 64
 
 
@@ -76,8 +79,26 @@ def watching(run_id: UUID, total: int, *, title: str, console: Console) -> Itera
 
 
 def new_console() -> Console:
-    """Standard output, 100 columns wide where it is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=100, no_color=True, highlight=False)
+    """Standard output, 110 columns wide and without colours where it is no terminal."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(width=_WIDTH, no_color=True, highlight=False)
+
+
+class Picture:
+    """The same lines on the terminal and, without what moves, in an SVG file for the documentation."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._copy = Console(record=True, file=io.StringIO(), width=_WIDTH, highlight=False)
+
+    def print(self, content: Any) -> None:
+        self.console.print(content)
+        self._copy.print(content)
+
+    def save(self, path: Path, *, title: str) -> None:
+        """Write the SVG."""
+        self._copy.save_svg(str(path), title=title)
 
 
 def percent(value: float | None) -> str:

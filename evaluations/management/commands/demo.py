@@ -1,6 +1,7 @@
 """`manage.py demo`: the main job from start to end, in the terminal, with the local model."""
 
 import asyncio
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +9,24 @@ import msgspec
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from rich.console import Console
 
 from autoforge.auth import Actor
 from autoforge.models import Project
 from autoforge.services import get_or_create_project
 from evaluations.comparisons import Comparison, compare
 from evaluations.executor import run_to_end
+from evaluations.files import Experiment
 from evaluations.models import Run, RunState
 from evaluations.reports import RunReport, report_of
 from evaluations.samples import DATASET, load_sample
 from evaluations.schemas import NewRun, PromptRef
 from evaluations.services import start_run
-from evaluations.terminal import column_table, new_console, percent, watching
+from evaluations.terminal import Picture, column_table, new_console, percent, watching
 from prompts.llm.providers.local_server import LocalModelError, base_url
 
 CONCURRENCY = 4
 _PROJECT = "demo"
+_PROMPT = "support/classify"
 _SIGNIFICANT = 0.05
 _NEXT = """Next:
   make run      the same in the browser, over REST and over WebSockets
@@ -34,42 +36,57 @@ _NEXT = """Next:
 class Command(BaseCommand):
     help = "Evaluates two versions of a prompt on the local model, twice, and compares them."
 
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--picture", type=Path, help="draw the output as an SVG file, for the README")
+
     def handle(self, *args: Any, **options: Any) -> None:
-        console = new_console()
+        output = Picture(new_console())
+        self._run(output)
+        if options["picture"]:
+            output.save(options["picture"], title="make demo")
+
+    def _run(self, output: Picture) -> None:
         _require_local_model()
         call_command("migrate", verbosity=0, interactive=False)
         project = get_or_create_project(_PROJECT)
         experiment = load_sample(project)
-        console.print(f"{experiment.file.description}.\n")
+        output.print(f"{experiment.file.description}.\n")
         reports = [
-            self._evaluate(project, console, title="first pass, from the model", use_cache=False),
-            self._evaluate(project, console, title="second pass, from the cache", use_cache=True),
+            _evaluate(project, experiment, output, title="first pass, from the model", use_cache=False),
+            _evaluate(project, experiment, output, title="second pass, from the cache", use_cache=True),
         ]
         run = Run.objects.get(pk=reports[0].run)
         comparison = compare(run, run)
-        console.print(_verdict(comparison))
+        output.print(_verdict(comparison))
         path = _write(reports, comparison)
-        console.print(f"\nThe numbers are in {path}. {_NEXT}")
+        output.print(f"\nThe numbers are in {_short(path)}. {_NEXT}")
 
-    def _evaluate(self, project: Project, console: Console, *, title: str, use_cache: bool) -> RunReport:
-        name = "support/classify"
-        new = NewRun(
-            name=f"demo: {title}",
-            prompts=[PromptRef(name, version=1), PromptRef(name, version=2)],
-            models=["local"],
-            dataset=DATASET,
-            scorers=load_sample(project).file.default_test.scorers,
-            concurrency=CONCURRENCY,
-            use_cache=use_cache,
-        )
-        run = start_run(project, new, actor=Actor.system(project, "demo"), enqueue=False)
-        with watching(run.pk, run.total, title=title, console=console):
-            run = run_to_end(run.pk)
-        report = report_of(run)
-        console.print(column_table(report.columns, title=f"{title}: {run.wall_s:.1f} s"))
-        if run.state != RunState.FINISHED or run.errors:
-            raise CommandError(f"The run is {run.state} with {run.errors} errors. {run.reason}")
-        return report
+
+def _evaluate(
+    project: Project, experiment: Experiment, output: Picture, *, title: str, use_cache: bool
+) -> RunReport:
+    """One pass over the sample; the first never reads the cache, so that it is a real one."""
+    new = NewRun(
+        name=f"demo: {title}",
+        prompts=[PromptRef(_PROMPT, version=1), PromptRef(_PROMPT, version=2)],
+        models=["local"],
+        dataset=DATASET,
+        scorers=experiment.file.default_test.scorers,
+        concurrency=CONCURRENCY,
+        use_cache=use_cache,
+    )
+    run = start_run(project, new, actor=Actor.system(project, "demo"), enqueue=False)
+    with watching(run.pk, run.total, title=title, console=output.console):
+        run = run_to_end(run.pk)
+    report = report_of(run)
+    output.print(column_table(report.columns, title=f"{title}: {run.wall_s:.2f} s, {CONCURRENCY} at once"))
+    if run.state != RunState.FINISHED or run.errors:
+        raise CommandError(f"The run is {run.state} with {run.errors} errors. {run.reason}")
+    return report
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _require_local_model() -> None:
@@ -85,8 +102,9 @@ def _verdict(found: Comparison) -> str:
         return "\nNo cell was answered on both sides: there is nothing to compare."
     low, high = found.difference_ci95
     word = "real" if found.p_value < _SIGNIFICANT else "not proven"
+    side = "more" if found.difference >= 0 else "less"
     return (
-        f"\nVersion {found.b.version} passes {found.difference:+.1%} of the cases more than version "
+        f"\nVersion {found.b.version} passes {abs(found.difference):.1%} of the cases {side} than version "
         f"{found.a.version} [{percent(low)}, {percent(high)}]: the difference is {word} "
         f"(exact McNemar p = {found.p_value:.2g})."
     )
