@@ -1,0 +1,36 @@
+"""`make demo`: the main job with the real local model, as a user starts it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e.conftest import BASE_DIR
+
+pytestmark = pytest.mark.local_model
+
+
+def test_the_demo_evaluates_compares_and_then_answers_from_the_cache(tmp_path):
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")
+    }
+    demo = subprocess.run(
+        [sys.executable, "manage.py", "demo"],
+        cwd=BASE_DIR,
+        env=environment | {"AUTOFORGE_VAR_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stderr
+    assert "the difference is real" in demo.stdout
+    report = json.loads((tmp_path / "demo" / "report.json").read_bytes())
+    first, second = report["runs"]
+    assert sum(column["cells"] for column in first["columns"]) >= 80
+    assert [column["cache_hits"] for column in first["columns"]] == [0, 0]
+    assert all(column["cache_hits"] == column["cells"] for column in second["columns"])
+    assert report["comparison"]["p_value"] < 0.05 < report["comparison"]["difference"]
+    assert first["columns"][0]["tokens"]["output"] > 0
