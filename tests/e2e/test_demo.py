@@ -6,8 +6,7 @@ import subprocess
 import sys
 
 import pytest
-
-from tests.e2e.conftest import BASE_DIR
+from django.conf import settings
 
 pytestmark = pytest.mark.local_model
 
@@ -18,7 +17,7 @@ def test_the_demo_evaluates_compares_and_then_answers_from_the_cache(tmp_path):
     }
     demo = subprocess.run(
         [sys.executable, "manage.py", "demo"],
-        cwd=BASE_DIR,
+        cwd=settings.BASE_DIR,
         env=environment | {"AUTOFORGE_VAR_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
