@@ -1,6 +1,6 @@
 """What every REST view builds on: authentication, roles, strict bodies, problem+json."""
 
-import hashlib
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar, Self
 
@@ -15,10 +15,12 @@ from dmr.plugins.msgspec import MsgspecSerializer
 from dmr.security import AsyncAuth, SyncAuth
 
 from autoforge.auth import Actor, authenticate, remembered_actor
+from autoforge.copies import Kept
 from autoforge.db.threads import in_db_thread
 from autoforge.errors import CHALLENGE, AppError, MethodNotAllowed, Problem, as_app_error, problem_response
 from autoforge.models import Project, Role
 from autoforge.negotiation import StrictEndpoint
+from autoforge.throttling import Policy, admit, admit_async, policies_for
 
 __all__ = ["AsyncProjectController", "Body", "ProjectController"]
 
@@ -50,7 +52,9 @@ class ApiAuth(_ApiKeyScheme, SyncAuth):
     """Puts the Actor on the controller, or refuses."""
 
     def __call__(self, endpoint: Endpoint, controller: Any) -> Self:
-        controller.actor = _authorised(controller, authenticate(controller.request))
+        actor = authenticate(controller.request)
+        controller.rate_headers = admit(_policies(actor, controller.request))
+        controller.actor = _authorised(controller, actor)
         return self
 
 
@@ -60,8 +64,14 @@ class AsyncApiAuth(_ApiKeyScheme, AsyncAuth):
     async def __call__(self, endpoint: Endpoint, controller: Any) -> Self:
         request = controller.request
         actor = remembered_actor(request) or await in_db_thread(authenticate)(request)
+        controller.rate_headers = await admit_async(_policies(actor, request))
         controller.actor = _authorised(controller, actor)
         return self
+
+
+def _policies(actor: Actor, request: HttpRequest) -> tuple[Policy, ...]:
+    route = request.resolver_match
+    return policies_for(actor, (route.url_name if route else None) or "")
 
 
 def _authorised(controller: Any, actor: Actor) -> Actor:
@@ -77,6 +87,7 @@ class _ProblemController(Controller[MsgspecSerializer]):
     error_model = Problem
     write_role: ClassVar[Role] = Role.EDITOR
     actor: Actor
+    rate_headers: Mapping[str, str] = {}
 
     @property
     def project(self) -> Project:
@@ -92,12 +103,26 @@ class _ProblemController(Controller[MsgspecSerializer]):
             return endpoint.func(self, *args, **kwargs)
         return self.handle_method_not_allowed(method)
 
+    def with_rate_headers(self, response: HttpResponseBase) -> HttpResponseBase:
+        """`response` with what the caller's limits have left."""
+        for name, value in self.rate_headers.items():
+            response.headers[name] = value
+        return response
+
+    @property
+    def wants_fresh(self) -> bool:
+        """Whether the caller asks to pass over copies (RFC 9111, 5.2.1.4)."""
+        return "no-cache" in self.request.META.get("HTTP_CACHE_CONTROL", "")
+
     def to_conditional_response(self, answer: Any) -> HttpResponse:
         """`answer` with an ETag of its bytes, or 304 when If-None-Match says the caller has it."""
-        response = self.to_response(answer, status_code=HTTPStatus.OK)
-        etag = f'"{hashlib.sha256(response.content).hexdigest()[:32]}"'
-        response.headers["ETag"] = etag
-        return get_conditional_response(self.request, etag=etag, response=response) or response
+        encoded = self.to_response(answer, status_code=HTTPStatus.OK).content
+        return self.kept_response(Kept.of(encoded))
+
+    def kept_response(self, kept: Kept) -> HttpResponse:
+        """An answer that is encoded already, or 304 when If-None-Match says the caller has it."""
+        response = HttpResponse(kept.body, content_type="application/json", headers={"ETag": kept.etag})
+        return get_conditional_response(self.request, etag=kept.etag, response=response) or response
 
     def handle_method_not_allowed(self, method: str) -> HttpResponse:
         methods = set(self.api_endpoints)
@@ -117,6 +142,9 @@ class ProjectController(_ProblemController):
     is_abstract = True
     auth = (ApiAuth(),)
 
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return self.with_rate_headers(super().dispatch(request, *args, **kwargs))
+
     def handle_error(self, endpoint: Endpoint, controller: Any, exc: Exception) -> HttpResponse:
         return _answer(exc)
 
@@ -126,6 +154,9 @@ class AsyncProjectController(_ProblemController):
 
     is_abstract = True
     auth = (AsyncApiAuth(),)
+
+    async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]  # as Django has it
+        return self.with_rate_headers(await super().dispatch(request, *args, **kwargs))  # type: ignore[misc]
 
     async def handle_async_error(self, endpoint: Endpoint, controller: Any, exc: Exception) -> HttpResponse:
         return _answer(exc)

@@ -17,6 +17,7 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.utils import timezone
 
 from autoforge.errors import Forbidden, NotAuthenticated
+from autoforge.logins import address_of, note_failure, require_few_failures
 from autoforge.models import ApiKey, Membership, Project, Role
 
 _LAST_USED_STEP = timedelta(minutes=1)
@@ -104,6 +105,10 @@ class _KeyCopies:
                 self._copies.clear()
             self._copies[digest] = (time.monotonic() + settings.API_KEY_CACHE_S, actor, public_id)
 
+    def has_seen(self, digest: str) -> bool:
+        """Whether this key was good not too long ago."""
+        return digest in self._copies
+
     def clear(self) -> None:
         self._copies.clear()
 
@@ -111,10 +116,20 @@ class _KeyCopies:
 key_copies = _KeyCopies()
 
 
-def actor_of_key(credentials: Credentials) -> Actor:
-    """The actor behind a key. Raises NotAuthenticated for unknown, revoked or expired ones."""
+def actor_of_key(credentials: Credentials, address: str = "") -> Actor:
+    """The actor behind a key. Raises NotAuthenticated for unknown, revoked or expired ones.
+
+    Raises RateLimited for a key never seen before, from an address with too many wrong ones.
+    """
     digest = hash_secret(credentials.secret)
-    return _checked(credentials, key_copies.get(digest) or _load_key(digest))
+    copy = key_copies.get(digest)
+    if copy is None and not key_copies.has_seen(digest):
+        require_few_failures(address)
+    try:
+        return _checked(credentials, copy or _load_key(digest))
+    except NotAuthenticated:
+        note_failure(address)
+        raise
 
 
 def remembered_actor(request: HttpRequest) -> Actor | None:
@@ -185,7 +200,7 @@ def authenticate(request: HttpRequest) -> Actor:
             raise NotAuthenticated(
                 "The Authorization header must be 'Bearer af_sk_…' or Basic 'af_pk_…:af_sk_…'."
             )
-        return actor_of_key(credentials)
+        return actor_of_key(credentials, address_of(request))
     user = request.user
     if not user.is_authenticated:
         raise NotAuthenticated("Send an API key as 'Authorization: Bearer af_sk_…', or sign in.")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from django.templatetags.static import static
 from dmr.openapi import OpenAPIConfig
 from dmr.settings import Settings as DmrSettings
 
@@ -31,6 +32,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
     "unfold",
+    "unfold.contrib.filters",
     "autoforge.apps.AutoForgeConfig",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -128,7 +130,9 @@ REDIS_SOCKET_KEEPALIVE = env.bool("AUTOFORGE_REDIS_SOCKET_KEEPALIVE", default=Tr
 REDIS_HEALTH_CHECK_INTERVAL_S = env.int("AUTOFORGE_REDIS_HEALTH_CHECK_INTERVAL", default=30)
 REDIS_TIMEOUT_S = env.float("AUTOFORGE_REDIS_TIMEOUT", default=2.0)
 
-# Caches: one per kind of data, each with its time to live in seconds.
+# Caches: one per kind of data, each with its time to live in seconds. A cache slower than its timeout
+# is worth nothing: the database answers in milliseconds.
+CACHE_TIMEOUT_S = env.float("AUTOFORGE_CACHE_TIMEOUT", default=0.5)
 CACHE_TTL_S = {
     "llm_responses": env.int("AUTOFORGE_CACHE_TTL_LLM_RESPONSES", default=86_400),
     "user_sessions": env.int("AUTOFORGE_CACHE_TTL_USER_SESSIONS", default=3_600),
@@ -139,15 +143,17 @@ CACHE_TTL_S = {
 
 def _redis_cache(name: str, ttl_s: int) -> dict[str, Any]:
     return {
-        "BACKEND": "django_prometheus.cache.backends.redis.RedisCache",
+        "BACKEND": "autoforge.redis.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": f"af:{name}",
         "TIMEOUT": ttl_s,
         "OPTIONS": {
             "SERIALIZER": "django_redis.serializers.msgpack.MSGPackSerializer",
             "COMPRESSOR": "django_redis.compressors.zlib.ZlibCompressor",
-            "SOCKET_CONNECT_TIMEOUT": REDIS_TIMEOUT_S,
-            "SOCKET_TIMEOUT": REDIS_TIMEOUT_S,
+            "SOCKET_CONNECT_TIMEOUT": CACHE_TIMEOUT_S,
+            "SOCKET_TIMEOUT": CACHE_TIMEOUT_S,
+            # All caches share one pool; while Redis is away its commands fail at once.
+            "CONNECTION_POOL_CLASS": "autoforge.redis.GuardedPool",
             "CONNECTION_POOL_KWARGS": {
                 "max_connections": REDIS_MAX_CONNECTIONS,
                 "retry_on_timeout": REDIS_RETRY_ON_TIMEOUT,
@@ -172,7 +178,10 @@ _cache = _redis_cache if REDIS_URL else _local_cache
 CACHES = {"default": _cache("default", 300)} | {
     name: _cache(name, ttl_s) for name, ttl_s in CACHE_TTL_S.items() if name != "llm_responses"
 }
-DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS = True
+# Copies of hot answers inside a process live this long: all a reader may be behind.
+PROCESS_CACHE_S = env.float("AUTOFORGE_PROCESS_CACHE", default=0.75)
+PROCESS_CACHE_MAX_ENTRIES = env.int("AUTOFORGE_PROCESS_CACHE_MAX_ENTRIES", default=5_000)
+PROCESS_CACHE_MAX_BYTES = env.int("AUTOFORGE_PROCESS_CACHE_MAX_MB", default=16) * 1024 * 1024
 LLM_CACHE_MAX_ENTRIES = env.int("AUTOFORGE_LLM_CACHE_MAX_ENTRIES", default=1_000)
 LLM_CACHE_MAX_BYTES = env.int("AUTOFORGE_LLM_CACHE_MAX_MB", default=64) * 1024 * 1024
 
@@ -234,7 +243,19 @@ HTTP_ASYNC_REQUESTS = env.int("AUTOFORGE_HTTP_ASYNC_REQUESTS", default=2_000)  #
 HTTP_SPOOL_BYTES = env.int("AUTOFORGE_HTTP_SPOOL_KB", default=256) * 1024  # larger bodies go to disk
 HTTP_BODY_IDLE_S = env.float("AUTOFORGE_HTTP_BODY_IDLE", default=30.0)  # silence inside a body
 HTTP_SHUTDOWN_S = env.float("AUTOFORGE_HTTP_SHUTDOWN", default=10.0)  # for requests in flight
+
+
+def _numbers(variable: str) -> dict[str, int]:
+    """`a=1,b=2`"""
+    return {name: int(number) for name, number in env.dict(variable, default={}).items()}
+
+
+# Requests a minute and caller. A key's own limit goes before its role's, that before the default; the
+# limit of a route, by the route's name, holds beside them. 0: no limit.
 RATE_LIMIT_PER_MIN = env.int("AUTOFORGE_RATE_LIMIT", default=6_000)
+RATE_LIMITS_BY_ROLE = _numbers("AUTOFORGE_RATE_LIMITS_BY_ROLE")
+RATE_LIMITS_BY_ROUTE = _numbers("AUTOFORGE_RATE_LIMITS_BY_ROUTE")
+FAILED_LOGINS_PER_MIN = env.int("AUTOFORGE_FAILED_LOGINS", default=30)  # by address
 IDEMPOTENCY_TTL = timedelta(hours=24)
 API_KEY_CACHE_S = env.float("AUTOFORGE_API_KEY_CACHE", default=1.0)
 
@@ -280,9 +301,8 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG and env.bool("AUTOFORGE_H
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE
 SECURE_HSTS_SECONDS = 31_536_000 if SESSION_COOKIE_SECURE else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SESSION_COOKIE_SECURE
-SECURE_PROXY_SSL_HEADER = (
-    ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("AUTOFORGE_BEHIND_PROXY", default=False) else None
-)
+BEHIND_PROXY = env.bool("AUTOFORGE_BEHIND_PROXY", default=False)
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
 X_FRAME_OPTIONS = "DENY"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
@@ -293,7 +313,7 @@ CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'self'"],
         # The admin theme is built on Alpine.js, which evaluates its expressions.
-        "script-src": ["'self'", "'unsafe-eval'", "'unsafe-inline'"],
+        "script-src": ["'self'", "'unsafe-eval'"],
         "style-src": ["'self'", "'unsafe-inline'"],
         "img-src": ["'self'", "data:"],
         "connect-src": ["'self'", "ws:", "wss:"],
@@ -312,6 +332,9 @@ UNFOLD = {
     "SITE_TITLE": "AutoForge",
     "SITE_HEADER": "AutoForge",
     "SITE_SUBHEADER": "Prompts and their evaluation",
+    "SITE_SYMBOL": "network_intelligence",
+    "SIDEBAR": {"navigation": "autoforge.navigation.sidebar", "show_all_applications": True},
+    "STYLES": [lambda request: static("evaluations/desk.css")],
 }
 
 LOGGING: dict[str, Any] = {

@@ -8,6 +8,7 @@ from dmr.openapi.views import OpenAPIJsonView, RedocView
 from dmr.routing import Router
 
 from autoforge.errors import unknown_url
+from autoforge.logins import login
 from evaluations.urls import urlpatterns as evaluations_urls
 from monitoring.urls import health_urls
 from monitoring.urls import urlpatterns as monitoring_urls
@@ -23,6 +24,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     api.to_urlpatterns(),
     re_path(r"^api/v1(?:/|$)", unknown_url),
     *health_urls,
+    path("admin/login/", login),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
 ]

@@ -7,4 +7,9 @@ class PromptsConfig(AppConfig):
     name = "prompts"
 
     def ready(self) -> None:
-        from prompts import lookups  # noqa: F401  registers the JSON lookup
+        from prompts import (
+            caching,
+            lookups,  # noqa: F401  registers the JSON lookup
+        )
+
+        caching.connect()

@@ -25,6 +25,10 @@ class LabelMoved(PromptEvent, frozen=True, kw_only=True):
     version: int | None
 
 
+class TagsChanged(PromptEvent, frozen=True, kw_only=True):
+    pass
+
+
 class PromptDeleted(PromptEvent, frozen=True, kw_only=True):
     pass
 

@@ -9,6 +9,7 @@ from autoforge.api import Body, ProjectController
 from autoforge.models import Role
 from autoforge.pagination import Page, PageQuery
 from prompts import services
+from prompts.caching import read_prompt
 from prompts.diffing import VersionDiff, diff_versions
 from prompts.models import Prompt
 from prompts.reads import (
@@ -82,9 +83,15 @@ class PromptController(PromptBase):
 
     @validate(ResponseSpec(PromptOut, status_code=HTTPStatus.OK), _NOT_MODIFIED)
     def get(self, parsed_path: Path[PromptPath], parsed_query: Query[VersionQuery]) -> HttpResponse:
-        """The version at ?label= or ?version=, by default production else latest."""
-        shown = self.shown(parsed_path.name, label=parsed_query.label, version=parsed_query.version)
-        return self.to_conditional_response(shown)
+        """The version at ?label= or ?version=, by default production else latest.
+
+        It may be a second old; with Cache-Control: no-cache it is as of now.
+        """
+        label, version = parsed_query.label, parsed_query.version
+        kept = read_prompt(
+            self.project, parsed_path.name, label=label, version=version, fresh=self.wants_fresh
+        )
+        return self.kept_response(kept)
 
     def patch(self, parsed_path: Path[PromptPath], parsed_body: Body[PromptChanges]) -> PromptOut:
         """Replace the tags; content changes by adding a version."""

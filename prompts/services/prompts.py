@@ -124,6 +124,8 @@ def set_tags(prompt: Prompt, *, tags: Iterable[str]) -> Prompt:
     locked = lock_prompt(prompt)
     locked.tags = check_tags(tags)
     Prompt.objects.filter(pk=locked.pk).update(tags=locked.tags, updated_at=Now())
+    event = events.TagsChanged(project_id=locked.project_id, prompt=locked.name)
+    transaction.on_commit(partial(events.emit, event))
     return locked
 
 
