@@ -13,7 +13,7 @@ RUNTIME := requirements.txt requirements-local-model.txt
 COVERAGE := $(if $(ARGS),,--cov --cov-fail-under=85)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run serve test check clean
+.PHONY: help demo run serve test check perf clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,10 @@ check: ## lint, format, types, architecture, migrations, production settings
 	@echo "manage.py check --deploy"
 	@DEBUG=0 ALLOWED_HOSTS=example.com SECRET_KEY="$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(64))')" \
 		$(PY) manage.py check --deploy --fail-level WARNING
+
+perf: ## measure everything against a fresh installation (ARGS=--quick for little load)
+	@$(SETUP) $(RUNTIME) requirements-services.txt
+	@$(PY) manage.py perf all --fresh --json "var/perf/$$(date +%Y%m%d-%H%M%S).json" $(ARGS)
 
 clean: ## remove .venv and what tools left; var/ with your data stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks htmlcov .coverage .coverage.*

@@ -35,7 +35,7 @@ def test_make_alone_lists_every_target(clone):
     answer = make(clone)
     assert answer.returncode == 0
     listed = [line.split()[1] for line in answer.stdout.splitlines()]
-    assert listed == ["help", "demo", "run", "serve", "test", "check", "clean"]
+    assert listed == ["help", "demo", "run", "serve", "test", "check", "perf", "clean"]
 
 
 def test_without_a_usable_python_a_sentence_says_what_to_install(clone):

@@ -1,0 +1,83 @@
+"""`manage.py perf` as an operator calls it, against a server that really runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from django.core.management import CommandError, call_command
+from django.test.utils import override_settings
+
+from monitoring.perf.report import Figure, Report
+from tests.e2e import conftest as e2e
+
+install = e2e.install
+
+
+def perf(var: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command joins the server through var/serve.env alone."""
+    unset = ("DATABASE_URL", "REDIS_URL", "DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "PORT")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    return subprocess.run(
+        [sys.executable, "manage.py", "perf", *arguments],
+        cwd=e2e.BASE_DIR,
+        env=environment | {"AUTOFORGE_VAR_DIR": str(var), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def read(path: Path) -> Report:
+    return msgspec.json.decode(path.read_bytes(), type=Report)
+
+
+def test_it_measures_a_running_server_and_judges_it_by_a_baseline(install, tmp_path):
+    out, baseline = tmp_path / "out" / "http.json", tmp_path / "baseline.json"
+    impossible = Figure(name="rate", value=1e6, unit="req/s", better="higher", noise=0.0)
+    baseline.write_bytes(msgspec.json.encode(Report(command="http", figures=[impossible])))
+    with install("run_server") as server:
+        answer = perf(
+            server.var,
+            *("http", "--rate", "40", "--duration", "1", "--prompts", "10", "--no-search"),
+            *("--json", str(out), "--baseline", str(baseline)),
+        )
+        # The key that it made has ended with it.
+        assert "af_sk_" not in answer.stdout + answer.stderr
+    assert answer.returncode == 1
+    assert "rate regressed" in answer.stderr
+    report = read(out)
+    assert {row.kind for row in report.latencies} == {"read", "result", "render", "write", "total"}
+    assert [row.count for row in report.latencies if row.kind == "total"] == [40]
+    assert not any(row.errors for row in report.latencies)
+    assert report.all_figures()["web RSS after"].value > 50
+    assert report.cores["web"] > 0
+
+
+def test_an_evaluation_over_http_asks_the_vendor_once_a_cell(install, tmp_path):
+    out = tmp_path / "evaluation.json"
+    with install("run_server") as server:
+        load = ("--cells", "40", "--concurrency", "10", "--latency-ms", "5", "--repeats", "1")
+        answer = perf(server.var, "evaluation", "--vendor", *load, "--json", str(out))
+    assert out.exists(), answer.stderr
+    figures = read(out).all_figures()
+    assert figures["vendor calls beyond one a cell"].value == 0
+    assert figures["hit rate of the same cells"].value == 1.0
+    assert 0 < figures["parallel efficiency"].value < 1
+
+
+def test_without_an_installation_a_sentence_says_what_to_start(tmp_path):
+    with override_settings(VAR_DIR=tmp_path), pytest.raises(CommandError, match="start `make serve`"):
+        call_command("perf", "http")
+
+
+def test_a_server_elsewhere_needs_a_key():
+    with pytest.raises(CommandError, match="--url needs --key"):
+        call_command("perf", "http", url="http://127.0.0.1:1")
+
+
+def test_a_server_that_does_not_answer_is_named():
+    with pytest.raises(CommandError, match=r"http://127.0.0.1:1 does not answer: refused"):
+        call_command("perf", "http", url="http://127.0.0.1:1", key="af_sk_x")
