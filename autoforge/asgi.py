@@ -13,7 +13,10 @@ from django.conf import settings  # noqa: E402  after Django is set up
 from autoforge.db.pool import close_pools  # noqa: E402  after Django is set up
 from autoforge.http import HttpApplication, Lifespan, StaticFiles  # noqa: E402  after Django is set up
 from autoforge.http.asgi import Receive, Scope, Send  # noqa: E402  after Django is set up
+from monitoring.summary import installation_summary  # noqa: E402  after Django is set up
+from monitoring.system import sampler, watch_loop  # noqa: E402  after Django is set up
 from realtime.routing import websocket_application  # noqa: E402  after Django is set up
+from realtime.topics import register_source  # noqa: E402  after Django is set up
 
 # Views that wait for a model or stream must not hold one of the few HTTP threads.
 ASYNC_PREFIXES = ("/api/v1/completions", "/api/v1/stream", "/v1/")
@@ -42,5 +45,11 @@ async def _close_pools() -> None:
     close_pools()
 
 
-lifespan = Lifespan(shutdown=[pages.close, _close_pools])
+async def _watch() -> None:
+    sampler.start("web")
+    await watch_loop()
+
+
+register_source("metrics", installation_summary)
+lifespan = Lifespan(startup=[_watch], shutdown=[pages.close, _close_pools])
 application = ProtocolTypeRouter({"http": http, "websocket": websocket_application, "lifespan": lifespan})

@@ -3,7 +3,9 @@
 import os
 import secrets
 from ipaddress import ip_address
+from pathlib import Path
 
+import psutil
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
@@ -22,7 +24,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
         _authorise(request)
     except (Forbidden, NotAuthenticated) as error:
         return problem_response(error)
-    return HttpResponse(generate_latest(_registry()), content_type=CONTENT_TYPE_LATEST)
+    return HttpResponse(generate_latest(registry()), content_type=CONTENT_TYPE_LATEST)
 
 
 def _authorise(request: HttpRequest) -> None:
@@ -45,9 +47,20 @@ def _is_direct_loopback(request: HttpRequest) -> bool:
         return False
 
 
-def _registry() -> CollectorRegistry:
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+def registry() -> CollectorRegistry:
+    """This process's metrics, or with PROMETHEUS_MULTIPROC_DIR those of all processes."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
         return REGISTRY
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)
-    return registry
+    _forget_dead(Path(folder))
+    together = CollectorRegistry()
+    MultiProcessCollector(together)
+    return together
+
+
+def _forget_dead(folder: Path) -> None:
+    """A killed process cannot take back its gauges of live things: whoever reads next does."""
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = int(path.stem.rpartition("_")[2])
+        if not psutil.pid_exists(pid):
+            path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand
 
 from autoforge import processes
 from autoforge.local_services.processes import end_with_parent
+from monitoring.system import sampler
 
 
 class Command(BaseCommand):
@@ -24,6 +25,7 @@ class Command(BaseCommand):
         # A supervisor that is killed cannot stop us: the kernel does.
         if follow := end_with_parent(signal.SIGTERM):
             follow()
+        sampler.start(options["kind"])
         match options["kind"]:
             case "web":
                 _serve(options["server"])
