@@ -25,6 +25,7 @@ from autoforge.throttling import Policy, admit, admit_async, policies_for
 __all__ = ["AsyncProjectController", "Body", "ProjectController"]
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_CONDITIONS = frozenset({"HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH"})
 
 
 class _ApiKeyScheme:
@@ -122,6 +123,8 @@ class _ProblemController(Controller[MsgspecSerializer]):
     def kept_response(self, kept: Kept) -> HttpResponse:
         """An answer that is encoded already, or 304 when If-None-Match says the caller has it."""
         response = HttpResponse(kept.body, content_type="application/json", headers={"ETag": kept.etag})
+        if _CONDITIONS.isdisjoint(self.request.META):
+            return response
         return get_conditional_response(self.request, etag=kept.etag, response=response) or response
 
     def handle_method_not_allowed(self, method: str) -> HttpResponse:
