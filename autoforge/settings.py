@@ -309,11 +309,14 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'self'"],
         # The admin theme is built on Alpine.js, which evaluates its expressions.
         "script-src": ["'self'", "'unsafe-eval'"],
+        # The page that shows the API searches it in a worker made of text.
+        "worker-src": ["'self'", "blob:"],
         "style-src": ["'self'", "'unsafe-inline'"],
         "img-src": ["'self'", "data:"],
         "connect-src": ["'self'", "ws:", "wss:"],
@@ -335,6 +338,9 @@ UNFOLD = {
     "SITE_SYMBOL": "network_intelligence",
     "SIDEBAR": {"navigation": "autoforge.navigation.sidebar", "show_all_applications": True},
     "STYLES": [lambda request: static("evaluations/desk.css")],
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("evaluations/icon.svg")}
+    ],
 }
 
 LOGGING: dict[str, Any] = {

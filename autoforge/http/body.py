@@ -11,7 +11,7 @@ from django.conf import settings
 from autoforge.errors import AppError, TooLarge
 from autoforge.http.asgi import ClientLeft, Headers, Receive, Scope
 
-_IMPORT = re.compile(r"/api/v1/datasets/.+/import/?")
+_IMPORT = re.compile(r"(/api/v1/datasets/.+|/admin/evaluations/dataset/\d+)/import/?")
 # A refused client that still sends is listened to this long, or a reset would eat our answer.
 _FAREWELL_S = 5.0
 
