@@ -113,8 +113,11 @@ class Throttle:
         return None if lease is None else self._shut(policy, lease, time.monotonic())
 
     def forget(self) -> None:
-        """Give up all leases."""
+        """Forget all that was counted, by other processes too."""
         self._leases = {}
+        _local_limiter().storage.reset()
+        if settings.REDIS_URL:
+            _shared_limiter(settings.REDIS_URL).storage.reset()
 
     def _shut(self, policy: Policy, lease: _Lease, now: float) -> Quota | None:
         if now >= lease.opens_at:

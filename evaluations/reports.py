@@ -2,13 +2,14 @@
 
 from array import array
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 import msgspec
-from django.core.cache import caches
 from django.db.models import Count, Q, Sum
 
+from autoforge.caching import read_once
 from evaluations.models import Result, ResultState, Run
 from evaluations.schemas import columns_of
 from evaluations.statistics import (
@@ -19,6 +20,8 @@ from evaluations.statistics import (
 )
 
 _CHUNK_ROWS = 2_000
+# The report of the largest run takes no longer; other processes wait this long for it.
+_REPORT_S = 30.0
 _SEED = 0
 
 
@@ -89,16 +92,20 @@ def report_of(run: Run) -> RunReport:
     """The report; that of a run that has ended is kept in the cache `evaluation_results`."""
     if run.is_live:
         return _fresh_report(run)
-    cache, key = (
-        caches["evaluation_results"],
-        f"report:{run.pk}:{run.state}:{run.done}:{run.finished_at:%s.%f}",
+    key = f"report:{run.pk}:{run.state}:{run.done}:{run.finished_at:%s.%f}"
+    encoded = read_once(
+        "evaluation_results", key, partial(_encoded, run), load_s=_REPORT_S, keep=partial(_is_as_it_was, run)
     )
-    if (kept := cache.get(key)) is not None:
-        return msgspec.json.decode(kept, type=RunReport)
-    report = _fresh_report(run)
-    if Run.objects.filter(pk=run.pk, state=run.state, done=run.done).exists():
-        cache.set(key, msgspec.json.encode(report).decode())
-    return report
+    return msgspec.json.decode(encoded, type=RunReport)
+
+
+def _encoded(run: Run) -> bytes:
+    return msgspec.json.encode(_fresh_report(run))
+
+
+def _is_as_it_was(run: Run) -> bool:
+    """Whether the run was not resumed meanwhile."""
+    return Run.objects.filter(pk=run.pk, state=run.state, done=run.done).exists()
 
 
 def _fresh_report(run: Run) -> RunReport:

@@ -11,9 +11,11 @@ from django.test import Client
 from django.test.utils import override_settings
 
 from autoforge.auth import Actor, key_copies
+from autoforge.caching import clear_copies
 from autoforge.db.pool import close_pools
 from autoforge.models import Project, Role
 from autoforge.services import create_api_key
+from autoforge.throttling import throttle
 
 
 @dataclass
@@ -88,6 +90,8 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
 def _clean_process() -> Iterator[None]:
     """Nothing that a process keeps outlives a test."""
     key_copies.clear()
+    clear_copies()
+    throttle.forget()
     yield
     for cache in caches.all():
         cache.clear()
