@@ -52,12 +52,16 @@ class Command(BaseCommand):
 
     def _serve(self, environment: dict[str, str], **options: Any) -> None:
         logs = _fresh_logs()
-        environment = _production() | environment | {
-            "AUTOFORGE_EXECUTOR": "celery",
-            "AUTOFORGE_WEB_PROCESSES": str(options["web"]),
-            "AUTOFORGE_WORKER_PROCESSES": str(options["workers"]),
-            "PROMETHEUS_MULTIPROC_DIR": str(logs / "metrics"),
-        }
+        environment = (
+            _production()
+            | environment
+            | {
+                "AUTOFORGE_EXECUTOR": "celery",
+                "AUTOFORGE_WEB_PROCESSES": str(options["web"]),
+                "AUTOFORGE_WORKER_PROCESSES": str(options["workers"]),
+                "PROMETHEUS_MULTIPROC_DIR": str(logs / "metrics"),
+            }
+        )
         _manage("prepare_installation", "--port", str(options["port"]), environment=environment)
         names = ("host", "port", "web", "workers", "server")
         config = logs / "supervisord.conf"
