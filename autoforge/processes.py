@@ -28,7 +28,7 @@ def run_uvicorn(*, host: str = "127.0.0.1", port: int = 0, listener: socket.sock
         APPLICATION,
         host=host,
         port=port,
-        ws="websockets-sansio",
+        ws="realtime.lean:LeanProtocol",
         ws_per_message_deflate=False,
         ws_ping_interval=PING_INTERVAL_S,
         ws_ping_timeout=PING_TIMEOUT_S,

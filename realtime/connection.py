@@ -3,16 +3,15 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine, Generator
-from types import coroutine
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
 from autoforge.auth import Actor
 from realtime import metrics
-from realtime.frames import CloseCode, Frame, close_frame
-from realtime.servers import Send, abort
+from realtime.frames import CloseCode, Frame
+from realtime.servers import Behind, Send, link_of
 
 if TYPE_CHECKING:
     from realtime.feed import Feed
@@ -30,11 +29,12 @@ class Connection:
     frames wait in an outbox of WS_OUTBOX_FRAMES and a task empties it; then the client is closed with 4408.
     """
 
-    __slots__ = ("_outbox", "_send", "actor", "feeds", "is_closing", "writer")
+    __slots__ = ("_farewell", "_link", "_outbox", "actor", "feeds", "is_closing", "writer")
 
     def __init__(self, send: Send, actor: Actor) -> None:
-        self._send = send
-        self._outbox: deque[Frame] = _NOTHING
+        self._link = link_of(send)
+        self._outbox: _Outbox | None = None
+        self._farewell: tuple[int, str] | None = None
         # Runs while the client does not read as fast as we send.
         self.writer: asyncio.Task[None] | None = None
         self.actor = actor
@@ -45,12 +45,12 @@ class Connection:
         """Send `frame` now or as soon as the client reads; closes a client that is too far behind."""
         if self.is_closing:
             return
-        if self.writer is None:
-            self._write(frame)
-        elif len(self._outbox) < settings.WS_OUTBOX_FRAMES:
-            self._put(frame)
+        if self._outbox is None:
+            self._do(self._link.write, frame)
+        elif self._outbox.has_room_for(frame):
+            self._outbox.put(frame)
         else:
-            self._clear()
+            self._outbox.clear()
             metrics.slow_closed.inc()
             self.close(CloseCode.TOO_SLOW, "too slow: reconnect and start from the snapshot")
 
@@ -60,9 +60,9 @@ class Connection:
             return
         self.is_closing = True
         if self.writer is None:
-            self._write(close_frame(code, reason))
+            self._do(self._link.close, code, reason)
         else:
-            self._put(close_frame(code, reason))
+            self._farewell = (code, reason)
         if self.writer is not None:
             asyncio.get_running_loop().call_later(CLOSE_GRACE_S, self.abandon)
 
@@ -70,54 +70,72 @@ class Connection:
         """Stop trying to send, if anything still waits."""
         if self.writer is not None:
             self.writer.cancel()
-            abort(self._send)
+            self._link.abort()
 
-    def _write(self, frame: Frame) -> None:
-        """Run `send` up to its first wait: usually that is its end, and no task is needed."""
-        sending: Any = self._send(frame)
+    def _do(self, act: Callable[..., Behind], *arguments: Any) -> None:
+        """Write or close, now; what comes after it waits while the client is behind."""
         try:
-            waited_for = sending.send(None)
-        except StopIteration:
-            return
+            behind = act(*arguments)
         except Exception as error:
             self._lost(error)
             return
-        self._outbox = deque()
-        self.writer = asyncio.get_running_loop().create_task(self._empty(_rest(sending, waited_for)))
+        if behind is not None:
+            self._outbox = _Outbox()
+            self.writer = asyncio.get_running_loop().create_task(self._empty(self._outbox, behind))
 
-    async def _empty(self, sending: Any) -> None:
+    async def _empty(self, outbox: "_Outbox", behind: Awaitable[Any]) -> None:
         try:
-            await sending
-            while self._outbox:
-                metrics.outbox_frames.dec()
-                await self._send(self._outbox.popleft())
+            await behind
+            while (frame := outbox.take()) is not None:
+                await _done(self._link.write(frame))
+            if self._farewell is not None:
+                await _done(self._link.close(*self._farewell))
         except Exception as error:
             self._lost(error)
         finally:
-            self._clear()
-            self._outbox, self.writer = _NOTHING, None
-
-    def _put(self, frame: Frame) -> None:
-        self._outbox.append(frame)
-        metrics.outbox_frames.inc()
-
-    def _clear(self) -> None:
-        metrics.outbox_frames.dec(len(self._outbox))
-        self._outbox.clear()
+            outbox.clear()
+            self._outbox = self.writer = None
 
     def _lost(self, error: Exception) -> None:
         """Usually the client has gone and its `websocket.disconnect` is on the way; else we end it."""
         self.is_closing = True
         logger.log(logging.DEBUG if isinstance(error, OSError) else logging.ERROR, "Not sent: %r", error)
-        abort(self._send)
+        self._link.abort()
 
 
-# Shared by all connections that keep up. Bounded to nothing, so that it can never be filled.
-_NOTHING: deque[Frame] = deque(maxlen=0)
+class _Outbox:
+    """Frames that wait for their client, counted one by one."""
+
+    __slots__ = ("_count", "_frames")
+
+    def __init__(self) -> None:
+        self._frames: deque[Frame] = deque()
+        self._count = 0
+
+    def has_room_for(self, frame: Frame) -> bool:
+        return self._count + len(frame.texts) <= settings.WS_OUTBOX_FRAMES
+
+    def put(self, frame: Frame) -> None:
+        self._frames.append(frame)
+        self._counted(len(frame.texts))
+
+    def take(self) -> Frame | None:
+        """The oldest; None when there is none."""
+        if not self._frames:
+            return None
+        frame = self._frames.popleft()
+        self._counted(-len(frame.texts))
+        return frame
+
+    def clear(self) -> None:
+        self._frames.clear()
+        self._counted(-self._count)
+
+    def _counted(self, more: int) -> None:
+        self._count += more
+        metrics.outbox_frames.inc(more)
 
 
-@coroutine
-def _rest(started: Coroutine[Any, Any, None], waited_for: Any) -> Generator[Any, None, None]:
-    """What is left of a coroutine that has run up to its first wait, for a task to finish."""
-    yield waited_for
-    yield from started
+async def _done(behind: Behind) -> None:
+    if behind is not None:
+        await behind

@@ -23,12 +23,12 @@ from realtime.frames import (
     Pong,
     Subscribe,
     Unsubscribe,
-    close_frame,
+    close_message,
     decode,
     encode,
     error_frame,
 )
-from realtime.servers import Send, paced
+from realtime.servers import Send
 from realtime.threads import in_thread
 
 # Completions that one connection may have under way at once.
@@ -56,7 +56,7 @@ class Consumer(AsyncConsumer):
         self, scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Send
     ) -> None:
         """Channels' own loop, less what the hub makes needless: two tasks and a layer channel per client."""
-        self.scope, self.base_send = scope, paced(send)
+        self.scope, self.base_send = scope, send
         try:
             while True:
                 await self.dispatch(await receive())
@@ -74,9 +74,11 @@ class Consumer(AsyncConsumer):
             actor = await authenticate(self.scope)
         except NotAuthenticated as error:
             await self.base_send({"type": "websocket.accept"})
-            await self.base_send(close_frame(CloseCode.UNAUTHENTICATED, error.detail))
+            await self.base_send(close_message(CloseCode.UNAUTHENTICATED, error.detail))
             return
         await self.base_send({"type": "websocket.accept"})
+        # Headers and addresses have been read: 2 KiB that a server would keep as long as the client stays.
+        self.scope.clear()
         self.connection = Connection(self.base_send, actor)
         self.hub.enter(self.connection)
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -12,7 +13,7 @@ from autoforge.errors import AppError, NotFound, Unavailable
 from realtime import metrics
 from realtime.bus import Bus
 from realtime.connection import Connection
-from realtime.frames import Event, Frame, Snapshot, encode, error_frame
+from realtime.frames import Event, Frame, Snapshot, encode, error_frame, joined
 from realtime.threads import in_thread
 from realtime.topics import Topic
 
@@ -20,6 +21,11 @@ logger = logging.getLogger(__name__)
 
 # Sends in a row before everything else in the process gets its turn.
 FAN_OUT_BURST = 200
+# A crowd is not served all the time: after handing out for a while, wait this share of it. What happens
+# meanwhile goes out together, and a write for many events costs hardly more than one for a single event.
+REST_SHARE = 0.5
+# Events that go out together, at most.
+MAX_TOGETHER = 64
 # `progress` holds absolute counters: of those that come faster than this only the latest is sent.
 COALESCED, LAST_EVENT = "progress", "ended"
 COALESCE_S = 0.1
@@ -42,6 +48,8 @@ class Feed:
         self._bus = bus
         self._forget = forget
         self._held: list[Frame] = []
+        self._pending: deque[tuple[str, bytes]] = deque()
+        self._sender: asyncio.Task[None] | None = None
         self._is_joined = False
         # Held while something is handed out: no other event and no snapshot may get in between.
         self._handing_out = asyncio.Lock()
@@ -82,8 +90,11 @@ class Feed:
             self._wake_in(self._coalesced_at + COALESCE_S - time.monotonic())
             return
         if event == LAST_EVENT:
-            await self._send_latest()
-        await self._fan_out(event, data)
+            self._put_latest()
+        self._put(event, data)
+        while self._sender is not None and len(self._pending) >= MAX_TOGETHER:
+            # Events wait in the bus, which tells us when it has lost some.
+            await asyncio.shield(self._sender)
 
     def _wake(self) -> None:
         if self._worker is None:
@@ -141,7 +152,7 @@ class Feed:
 
     async def _welcome(self, snapshot: Frame) -> None:
         async with self._handing_out:
-            await self._hand_out([snapshot, *self._held], self.reading)
+            await self._hand_out(joined([snapshot, *self._held]), self.reading)
             self.live |= self.reading
             self.reading, self._held = set(), []
         if self.topic.interval_s:
@@ -157,24 +168,46 @@ class Feed:
 
     async def _send_due(self) -> None:
         if self.topic.interval_s is None:
-            await self._send_latest()
+            self._put_latest()
             return
         self._wake_in(self.topic.interval_s)
-        await self._fan_out("sample", msgspec.json.encode(await in_thread(self.topic.read)))
+        self._put("sample", msgspec.json.encode(await in_thread(self.topic.read)))
 
-    async def _send_latest(self) -> None:
+    def _put_latest(self) -> None:
         data, self._latest = self._latest, None
         if data is not None:
             self._coalesced_at = time.monotonic()
-            await self._fan_out(COALESCED, data)
+            self._put(COALESCED, data)
 
-    async def _fan_out(self, event: str, data: bytes) -> None:
+    def _put(self, event: str, data: bytes) -> None:
+        self._pending.append((event, data))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send_pending())
+
+    async def _send_pending(self) -> None:
+        try:
+            while self._pending:
+                started = time.monotonic()
+                await self._send_together()
+                await asyncio.sleep((time.monotonic() - started) * REST_SHARE)
+        except Exception:
+            logger.exception("Events of %s could not be handed out", self.topic.name)
+        finally:
+            self._sender = None
+
+    async def _send_together(self) -> None:
         async with self._handing_out:
-            self.seq += 1
-            frame = encode(Event(self.topic.name, self.seq, event, msgspec.Raw(data)))
-            if self.reading:
-                self._hold(frame)
-            await self._hand_out([frame], self.live)
+            frames = [self._next_frame() for _ in range(min(len(self._pending), MAX_TOGETHER))]
+            await self._hand_out(joined(frames), self.live)
+
+    def _next_frame(self) -> Frame:
+        """The oldest pending event, numbered."""
+        event, data = self._pending.popleft()
+        self.seq += 1
+        frame = encode(Event(self.topic.name, self.seq, event, msgspec.Raw(data)))
+        if self.reading:
+            self._hold(frame)
+        return frame
 
     def _hold(self, frame: Frame) -> None:
         """Keep it for those whose snapshot is being read; when that takes too long they get a later one."""
@@ -183,15 +216,14 @@ class Feed:
             self.joining |= self.reading
             self.reading, self._held = set(), []
 
-    async def _hand_out(self, frames: list[Frame], followers: set[Connection]) -> None:
+    async def _hand_out(self, frame: Frame, followers: set[Connection]) -> None:
         """To each of `followers` that has not left meanwhile."""
         for count, connection in enumerate(list(followers), 1):
             if connection in followers:
-                for frame in frames:
-                    connection.offer(frame)
+                connection.offer(frame)
             if count % FAN_OUT_BURST == 0:
                 await asyncio.sleep(0)
-        metrics.sent.inc(len(frames) * len(followers))
+        metrics.sent.inc(len(frame.texts) * len(followers))
 
     async def _join_group(self) -> None:
         if not self._is_joined and self.topic.interval_s is None:

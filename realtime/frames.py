@@ -1,5 +1,7 @@
 """What clients and server say to each other: one JSON object a text frame."""
 
+import struct
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -7,9 +9,20 @@ from msgspec import Meta
 
 from autoforge.errors import AppError
 
-# A frame ready to be sent: the ASGI message, built once and shared by every connection that gets it.
-Frame = dict[str, Any]
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Frame:
+    """Text frames ready to be sent, in a row; made once and shared by every connection that gets them.
+
+    `texts` are their payloads in UTF-8, `wire` all of them as a server's bytes (RFC 6455 section 5.2).
+    """
+
+    __slots__ = ("texts", "wire")
+
+    def __init__(self, texts: Sequence[bytes], wire: bytes) -> None:
+        self.texts = texts
+        self.wire = wire
 
 
 class CloseCode:
@@ -148,6 +161,8 @@ class InvalidMessage(AppError):
     code = "invalid"
 
 
+# The last (and only) piece of a text.
+_FINAL_TEXT = 0x81
 _decoder = msgspec.json.Decoder(FromClient)
 _encoder = msgspec.json.Encoder()
 _KNOWN_TYPES = ("subscribe", "unsubscribe", "complete", "cancel", "ping")
@@ -155,11 +170,29 @@ _KNOWN_TYPES = ("subscribe", "unsubscribe", "complete", "cancel", "ping")
 
 def encode(message: _FromServer) -> Frame:
     """`message` as one text frame."""
-    return {"type": "websocket.send", "text": _encoder.encode(message).decode()}
+    text = _encoder.encode(message)
+    return Frame((text,), _head(len(text)) + text)
 
 
-def close_frame(code: int, reason: str = "") -> Frame:
-    """The end of a connection. A reason may have 123 bytes (RFC 6455 section 5.5)."""
+def joined(frames: Sequence[Frame]) -> Frame:
+    """All of `frames`, to be sent at once."""
+    if len(frames) == 1:
+        return frames[0]
+    texts = [text for frame in frames for text in frame.texts]
+    return Frame(texts, b"".join(frame.wire for frame in frames))
+
+
+def _head(size: int) -> bytes:
+    """What stands before a text of `size` bytes that a server sends in one piece."""
+    if size < 126:
+        return bytes((_FINAL_TEXT, size))
+    if size < 65_536:
+        return struct.pack("!BBH", _FINAL_TEXT, 126, size)
+    return struct.pack("!BBQ", _FINAL_TEXT, 127, size)
+
+
+def close_message(code: int, reason: str = "") -> dict[str, Any]:
+    """The end of a connection in ASGI. A reason may have 123 bytes (RFC 6455 section 5.5)."""
     short = reason.encode()[:123].decode(errors="ignore")
     return {"type": "websocket.close", "code": code, "reason": short}
 

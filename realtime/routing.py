@@ -9,7 +9,7 @@ from django.conf import settings
 
 from realtime import hub, metrics
 from realtime.consumers import Consumer
-from realtime.frames import CloseCode, close_frame
+from realtime.frames import CloseCode, close_message
 from realtime.servers import Send
 
 PATH = "/ws/v1/"
@@ -52,7 +52,7 @@ def _is_admitted() -> bool:
 async def _refuse_path(receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "websocket.accept"})
-    await send(close_frame(CloseCode.NO_SUCH_PATH, f"connect to {PATH}"))
+    await send(close_message(CloseCode.NO_SUCH_PATH, f"connect to {PATH}"))
 
 
 async def _refuse_for_now(scope: Scope, receive: Receive, send: Send) -> None:
