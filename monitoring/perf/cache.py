@@ -39,7 +39,7 @@ async def run(server: Server, options: Namespace) -> Report:
                 api.client, itertools.cycle(questions), rate=options.rate, seconds=options.duration
             )
     recorder = load.recorder
-    report.latencies = recorder.latencies(options.duration)
+    report.latencies = recorder.latencies(load.answering_s)
     hits = 1 - recorder.error_count / max(recorder.count, 1)
     report.figures = [
         Figure(name="hit rate", value=round(hits, 4), better="higher", must=0.8, aim=1.0),

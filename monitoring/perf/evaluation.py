@@ -5,13 +5,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from statistics import median, stdev
 
+import msgspec
+
 from monitoring.perf.api import Api, api_of
 from monitoring.perf.client import Client
 from monitoring.perf.measuring import measured
 from monitoring.perf.report import Better, Figure, Report
 from monitoring.perf.runs import CellLoad, Outcome, execute, new_cells
 from monitoring.perf.server import Server
-from monitoring.perf.vendor import vendor
+from monitoring.perf.vendor import Stats, vendor
 
 HELP = "cells × a model's latency at a concurrency: parallel efficiency, CPU per cell, cached cells/s"
 _MIN_HIT_RATE = 0.8
@@ -44,8 +46,9 @@ async def run(server: Server, options: Namespace) -> Report:
             with measured(report, server):
                 pairs = [await _pair(api, server, load) for _ in range(options.repeats)]
         if url:
-            calls = await _vendor_calls(url)
-            report.figures.append(_repeated_calls(calls, options))
+            stats = await _vendor_stats(url)
+            report.figures.append(_repeated_calls(stats.calls, options))
+            report.notes.append(f"The vendor saw at most {stats.max_in_flight} calls at once.")
     report.figures += _fresh_figures([fresh for fresh, _ in pairs], load, is_vendor=options.vendor)
     report.figures += _cached_figures([cached for _, cached in pairs])
     own = ", ".join(f"{fresh.run['parallel_efficiency']:.3f}" for fresh, _ in pairs)
@@ -70,10 +73,10 @@ async def _pair(api: Api, server: Server, load: CellLoad) -> tuple[Outcome, Outc
     return await execute(api, server, new), await execute(api, server, new)
 
 
-async def _vendor_calls(url: str) -> int:
+async def _vendor_stats(url: str) -> Stats:
     async with Client(url, connections=1) as client:
         answer = await client.ask(client.encode("GET", "/stats"))
-        return int(answer.json()["calls"])
+        return msgspec.json.decode(answer.body, type=Stats)
 
 
 def _repeated_calls(calls: int, options: Namespace) -> Figure:

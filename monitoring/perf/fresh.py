@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from django.conf import settings
@@ -24,38 +26,35 @@ def run_on_fresh() -> int:
     var_dir = Path(tempfile.mkdtemp(prefix="installation-", dir=settings.VAR_DIR / "perf"))
     environment = {name: value for name, value in os.environ.items() if not _is_of_another(name)}
     environment |= {"AUTOFORGE_VAR_DIR": str(var_dir), "AUTOFORGE_ALLOW_PRIVATE_ENDPOINTS": "1"}
-    server = _start(environment)
-    try:
-        _wait_until_ready(server)
+    with _installation(environment):
         arguments = [argument for argument in sys.argv if argument != "--fresh"]
-        command = [sys.executable, *arguments]
-        return subprocess.run(command, env=environment, check=False).returncode
+        code = subprocess.run([sys.executable, *arguments], env=environment, check=False).returncode
+    # Reached only when it could be started: its logs say why when it could not.
+    shutil.rmtree(var_dir, ignore_errors=True)
+    return code
+
+
+@contextmanager
+def _installation(environment: dict[str, str]) -> Iterator[None]:
+    command = [sys.executable, "manage.py", "serve", "--port", str(_free_port())]
+    server = subprocess.Popen(
+        command, cwd=settings.BASE_DIR, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    try:
+        if not any(line.startswith("ready ") for line in server.stdout):
+            logs = environment["AUTOFORGE_VAR_DIR"]
+            raise PerfError(f"`manage.py serve` ended with {server.wait()} before it was ready: see {logs}.")
+        yield
     finally:
         server.terminate()
         server.wait(_STOP_TIMEOUT_S)
-        assert server.stdout is not None
         server.stdout.close()
-        shutil.rmtree(var_dir, ignore_errors=True)
 
 
 def _is_of_another(name: str) -> bool:
     """Whether a variable would lead to services or settings of another installation."""
     return name in ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "PORT")
-
-
-def _start(environment: dict[str, str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "manage.py", "serve", "--port", str(_free_port())]
-    return subprocess.Popen(
-        command, cwd=settings.BASE_DIR, env=environment, stdout=subprocess.PIPE, text=True
-    )
-
-
-def _wait_until_ready(server: subprocess.Popen[str]) -> None:
-    assert server.stdout is not None
-    for line in server.stdout:
-        if line.startswith("ready "):
-            return
-    raise PerfError(f"`manage.py serve` ended with {server.wait()} before it was ready.")
 
 
 def _free_port() -> int:

@@ -50,7 +50,7 @@ async def _closed(server: Server, api: Api, options: Namespace) -> Report:
     await closed_loop(api.client, requests, users=users, seconds=min(_WARM_UP_S, seconds))
     with measured(report, server):
         load = await closed_loop(api.client, requests, users=users, seconds=seconds)
-    report.latencies = load.recorder.latencies(load.seconds)
+    report.latencies = load.recorder.latencies(load.answering_s)
     noise = load.recorder.rate_noise()
     report.figures = [
         Figure(
@@ -81,7 +81,7 @@ async def _open(server: Server, api: Api, run_id: str, options: Namespace) -> Re
     before_mib = server.processes.rss_mib("web")
     with measured(report, server):
         load = await open_loop(api.client, requests, rate=options.rate, seconds=seconds)
-    report.latencies = load.recorder.latencies(seconds)
+    report.latencies = load.recorder.latencies(load.answering_s)
     report.figures = _figures(load, options.rate)
     _add_memory(report, before_mib, server.processes.rss_mib("web"))
     _add_lateness(report, load)

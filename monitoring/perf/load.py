@@ -34,13 +34,19 @@ class Measurement:
     lateness: Any = field(default_factory=new_histogram)  # of sending, against the schedule
     sent: int = 0
     cpu_s: float = 0.0
+    last_answer_s: float = 0.0  # after the start
     overloaded: bool = False
     open_requests: dict[int, tuple[str, float]] = field(default_factory=dict)
 
     @property
     def per_s(self) -> float:
-        """Requests answered without an error, per second of the load."""
-        return (self.recorder.count - self.recorder.error_count) / self.seconds
+        """Requests answered without an error, per second until the last answer."""
+        return (self.recorder.count - self.recorder.error_count) / self.answering_s
+
+    @property
+    def answering_s(self) -> float:
+        """How long answers came: longer than the load when the server could not follow."""
+        return max(self.seconds, self.last_answer_s)
 
     @property
     def cpu_us(self) -> float:
@@ -70,7 +76,7 @@ async def open_loop(
         if (ahead := due - measuring.now()) > 0:
             await asyncio.sleep(max(ahead, _TICK_S))
         elif max_open is not None and len(measurement.open_requests) >= max_open:
-            measurement.overloaded = True
+            measurement.overloaded, measurement.seconds = True, measuring.now()
             break
         else:
             record(measurement.lateness, -ahead)
@@ -158,6 +164,7 @@ class _Measuring:
                 _, (kind, due) = self._measurement.open_requests.popitem()
                 self._measurement.recorder.add(kind, due, self.now() - due, UNANSWERED)
             self._client.give_up()
+        self._measurement.last_answer_s = self.now()
         self._measurement.cpu_s = process_time() - self._cpu
         gc.unfreeze()
 

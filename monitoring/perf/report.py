@@ -78,6 +78,6 @@ class Report(msgspec.Struct, kw_only=True):
             figures |= {f"{part.command}: {name}": figure for name, figure in part.all_figures().items()}
         return figures
 
-    def missed(self) -> list[Figure]:
-        """The figures that are not within what must hold."""
-        return [figure for figure in self.all_figures().values() if not figure.suffices]
+    def missed(self) -> dict[str, Figure]:
+        """The figures that are not within what must hold, by name."""
+        return {name: figure for name, figure in self.all_figures().items() if not figure.suffices}

@@ -79,7 +79,8 @@ def _run(server: Server, options: Namespace) -> Report:
 
 def _judge(report: Report, baseline: Path | None, console: Console) -> None:
     """Raises CommandError, which ends with 1, when something is missed or has become worse."""
-    problems = [f"{figure.name} is {figure.value:,g} {figure.unit}".rstrip() for figure in report.missed()]
+    missed = report.missed().items()
+    problems = [f"{name} is {figure.value:,g} {figure.unit}".rstrip() for name, figure in missed]
     if baseline:
         changes = compare(report, msgspec.json.decode(baseline.read_bytes(), type=Report))
         print_changes(changes, console)
