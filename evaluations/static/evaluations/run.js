@@ -1,55 +1,68 @@
-// Keeps the page of a live run current. Counters, squares and tokens come over the WebSocket of the
-// realtime app where it is installed; the rest, and everything without it, is fetched again now and then.
+// Keeps the page of a live run current. Where the installation has a WebSocket client, counters, squares and
+// tokens come over it; everything else, and all of it without the client, is fetched again now and then.
 
 const REFRESH_MS = 3000;
-const REFRESH_WITH_SOCKET_MS = 10000;
-// A refresh may take this share of the server's time at most.
-const LOAD_FACTOR = 20;
+const REFRESH_BESIDE_SOCKET_MS = 4000;
+// The server is given this many times as long to rest as the last refresh took.
+const REST_FACTOR = 20;
 const SHOWN_CELLS = 8;
 const SHOWN_CHARS = 160;
+const REMEMBERED_CELLS = 2000;
 const PARTS = ["run-head", "run-report", "run-grid", "run-problems"];
 
 const page = document.getElementById("run");
 const part = (id) => document.getElementById(id);
 const isLive = () => part("run-head").dataset.live === "true";
-const square = (cell) => page.querySelector(`[data-cell="${cell.case}:${cell.column}:${cell.repeat}"]`);
 const keyOf = (cell) => `${cell.case}:${cell.column}:${cell.repeat}`;
+const squareOf = (cell) => page.querySelector(`[data-cell="${keyOf(cell)}"]`);
 
-let hasSocket = false;
+let connection = null;
 let timer = 0;
 
-function replacePart(id, fresh) {
-  const old = part(id);
-  const next = fresh.getElementById(id);
-  // Nothing moves under the hands of somebody who is at it.
-  if (!old || !next || old.contains(document.activeElement)) return;
-  old.replaceWith(document.adoptNode(next));
+function schedule(delayMs) {
+  clearTimeout(timer);
+  timer = setTimeout(refresh, delayMs);
 }
 
 async function refresh() {
   const began = performance.now();
-  const response = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  const response = await fetch(location.href).catch(() => null);
   if (response?.ok && !response.redirected) {
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
     for (const id of PARTS) replacePart(id, fresh);
   }
-  if (!isLive()) showTokens(null);
-  schedule((performance.now() - began) * LOAD_FACTOR);
+  if (isLive()) {
+    const rest = (performance.now() - began) * REST_FACTOR;
+    schedule(Math.max(connection ? REFRESH_BESIDE_SOCKET_MS : REFRESH_MS, rest));
+  } else {
+    leave();
+  }
 }
 
-function schedule(atLeastMs = 0) {
-  clearTimeout(timer);
-  if (isLive()) timer = setTimeout(refresh, Math.max(hasSocket ? REFRESH_WITH_SOCKET_MS : REFRESH_MS, atLeastMs));
+function replacePart(id, fresh) {
+  const old = part(id);
+  const next = fresh.getElementById(id);
+  if (!old || !next) return;
+  const focused = old.contains(document.activeElement) ? document.activeElement : null;
+  // Nothing is taken from under the hands of somebody who types or presses a button.
+  if (focused?.matches("input") || old.matches(":active")) return;
+  keepDone(old, next);
+  old.replaceWith(document.adoptNode(next));
+  if (focused?.id) part(focused.id)?.focus();
 }
 
-function refreshSoon() {
-  clearTimeout(timer);
-  timer = setTimeout(refresh, 100);
+// The page that was fetched may be older than what has come over the socket since.
+function keepDone(old, next) {
+  const pending = new Map();
+  for (const square of next.querySelectorAll(".square:not([href])")) pending.set(square.dataset.cell, square);
+  for (const done of old.querySelectorAll(".square[href]")) pending.get(done.dataset.cell)?.replaceWith(done);
 }
 
-function dollars(amount) {
-  if (!amount) return "$0";
-  return amount >= 0.01 ? `$${amount.toFixed(2)}` : `$${Number(amount.toPrecision(3))}`;
+function leave() {
+  connection?.close?.();
+  connection = null;
+  texts.clear();
+  drawSoon();
 }
 
 function showCounters(counters) {
@@ -57,38 +70,56 @@ function showCounters(counters) {
     const value = counters[place.dataset.count];
     if (value !== undefined) place.textContent = place.dataset.count.endsWith("_usd") ? dollars(value) : value;
   }
+  drawProgress(counters);
+  if (counters.state !== part("run-head").dataset.state) schedule(100);
+}
+
+function dollars(amount) {
+  if (!amount) return "$0";
+  return amount >= 0.01 ? `$${amount.toFixed(2)}` : `$${Number(amount.toPrecision(3))}`;
+}
+
+function drawProgress({ passed, failed, errors, total }) {
   let left = 0;
-  for (const [name, count] of [["passed", counters.passed], ["failed", counters.failed], ["error", counters.errors]]) {
-    const bar = page.querySelector(`.tile .bar-${name}`);
-    const width = counters.total ? (100 * count) / counters.total : 0;
+  for (const [name, count] of Object.entries({ passed, failed, error: errors })) {
+    const bar = part("run-head").querySelector(`.bar-${name}`);
+    const width = total ? (100 * count) / total : 0;
     bar?.setAttribute("x", left);
     bar?.setAttribute("width", width);
     left += width;
   }
-  if (counters.state !== part("run-head").dataset.state) refreshSoon();
 }
 
-function showResult(row) {
-  texts.delete(keyOf(row));
-  const place = square(row);
-  if (!place) return;
-  place.className = `square square-${row.state}`;
-  place.title = `case ${row.case}: ${row.state}`;
-  place.href = `${page.dataset.resultUrl}${row.id}/change/`;
+function showResults({ results }) {
+  for (const row of results) {
+    texts.delete(keyOf(row));
+    const square = squareOf(row);
+    if (!square) continue;
+    square.className = `square square-${row.state}`;
+    square.title = `case ${row.case}: ${row.state}`;
+    square.href = `${page.dataset.results}${row.id}/change/`;
+  }
+  drawSoon();
 }
 
-// The text that each cell in flight has received so far, by cell.
+// What each cell in flight has received so far, by cell; the newest last.
 const texts = new Map();
 let isDrawing = false;
 
 function showTokens(cell) {
-  if (cell) {
-    const text = (texts.get(keyOf(cell)) ?? "") + cell.text;
-    texts.set(keyOf(cell), text.slice(-SHOWN_CHARS));
-    square(cell)?.classList.add("square-busy");
-  } else {
-    texts.clear();
-  }
+  const key = keyOf(cell);
+  const square = squareOf(cell);
+  // Tokens may come later than the result that they belong to.
+  if (square?.href) return;
+  const text = (texts.get(key) ?? "") + cell.text;
+  texts.delete(key);
+  if (texts.size >= REMEMBERED_CELLS) texts.clear();
+  texts.set(key, text.slice(-SHOWN_CHARS));
+  square?.classList.add("square-busy");
+  drawSoon();
+}
+
+function drawSoon() {
   if (!isDrawing) requestAnimationFrame(drawTokens);
   isDrawing = true;
 }
@@ -97,35 +128,44 @@ function drawTokens() {
   isDrawing = false;
   const panel = part("run-tokens");
   panel.hidden = texts.size === 0;
-  const lines = [...texts].slice(-SHOWN_CELLS).map(([key, text]) => {
-    const [caseId, column] = key.split(":");
-    const line = document.createElement("li");
-    line.append(labelled("about", `case ${caseId}, column ${Number(column) + 1}`), labelled("text", text));
-    return line;
-  });
-  panel.querySelector("ol").replaceChildren(...lines);
+  panel.querySelector("ol").replaceChildren(...[...texts].slice(-SHOWN_CELLS).reverse().map(lineOf));
 }
 
-function labelled(name, text) {
-  const span = document.createElement("span");
-  span.className = name;
-  span.textContent = text;
-  return span;
+function lineOf([key, text]) {
+  const [caseId, column] = key.split(":");
+  const line = document.createElement("li");
+  const name = page.querySelector(`[data-column="${column}"]`)?.dataset.name ?? "";
+  line.append(span("about", `case ${caseId}, ${name}`), span("text", text));
+  return line;
+}
+
+function span(name, text) {
+  const element = document.createElement("span");
+  element.className = name;
+  element.textContent = text;
+  return element;
 }
 
 const HANDLERS = {
   progress: showCounters,
-  result_recorded: ({ results }) => {
-    results.forEach(showResult);
-    showTokensAgain();
-  },
+  result_recorded: showResults,
   tokens: showTokens,
-  ended: refreshSoon,
+  ended: () => schedule(100),
 };
 
-function showTokensAgain() {
-  if (!isDrawing) requestAnimationFrame(drawTokens);
-  isDrawing = true;
+function receive(message) {
+  if (message.type === "snapshot") showCounters(message.data);
+  else if (message.type === "event") HANDLERS[message.event]?.(message.data);
 }
 
-if (page && isLive()) schedule();
+async function follow() {
+  const client = page.dataset.client && (await import(page.dataset.client).catch(() => null));
+  if (!client?.connect) return;
+  connection = client.connect({ project: page.dataset.project });
+  connection.subscribe(`runs.${page.dataset.run}`, receive);
+}
+
+if (page && isLive()) {
+  schedule(REFRESH_MS);
+  follow();
+}
