@@ -15,6 +15,7 @@ HELP = "every measurement, and a table of what was required"
 MEASUREMENTS: tuple[tuple[str, list[str]], ...] = (
     ("http", []),
     ("http", ["--closed", "50"]),
+    ("websocket", []),
     ("evaluation", []),
     ("evaluation", ["--vendor"]),
     ("cache", []),
@@ -24,6 +25,7 @@ MEASUREMENTS: tuple[tuple[str, list[str]], ...] = (
 # The same with little load: to try things out, not to judge them.
 QUICK = {
     "http": ["--duration", "5", "--step", "2"],
+    "websocket": ["--connections", "500", "--duration", "5"],
     "evaluation": ["--repeats", "1"],
     "cache": ["--duration", "3"],
     "database": ["--duration", "1"],

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from monitoring.perf.api import Api, api_of
 from monitoring.perf.load import Prepared, open_loop
-from monitoring.perf.measuring import measured
+from monitoring.perf.measuring import measured, server_cpu
 from monitoring.perf.report import Figure, Report
 from monitoring.perf.server import Server
 
@@ -50,6 +50,7 @@ async def run(server: Server, options: Namespace) -> Report:
             better="lower",
             noise=recorder.noise_ms(95),
         ),
+        *server_cpu(report, load.answered),
         Figure(name="generator CPU", value=round(load.cpu_us, 1), unit="µs/request"),
     ]
     return report

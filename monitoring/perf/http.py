@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from monitoring.perf import mix
 from monitoring.perf.api import Api, api_of
 from monitoring.perf.load import Measurement, Prepared, closed_loop, open_loop
-from monitoring.perf.measuring import measured
+from monitoring.perf.measuring import measured, server_cpu
 from monitoring.perf.recording import percentile_ms
 from monitoring.perf.report import Figure, Report
 from monitoring.perf.server import Server
@@ -63,6 +63,7 @@ async def _closed(server: Server, api: Api, options: Namespace) -> Report:
             aim=4000,
         ),
         _errors(load),
+        *server_cpu(report, load.answered),
         _generator(load),
     ]
     report.notes.append("A closed loop promises no rate: its percentiles are service times.")
@@ -82,7 +83,7 @@ async def _open(server: Server, api: Api, run_id: str, options: Namespace) -> Re
     with measured(report, server):
         load = await open_loop(api.client, requests, rate=options.rate, seconds=seconds)
     report.latencies = load.recorder.latencies(load.answering_s)
-    report.figures = _figures(load, options.rate)
+    report.figures = [*_figures(load, options.rate), *server_cpu(report, load.answered)]
     _add_memory(report, before_mib, server.processes.rss_mib("web"))
     _add_lateness(report, load)
     if not options.no_search:

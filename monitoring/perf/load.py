@@ -44,6 +44,11 @@ class Measurement:
         return (self.recorder.count - self.recorder.error_count) / self.answering_s
 
     @property
+    def answered(self) -> int:
+        """Requests that got an answer, of whatever kind."""
+        return self.recorder.count - sum(errors[UNANSWERED] for errors in self.recorder.errors.values())
+
+    @property
     def answering_s(self) -> float:
         """How long answers came: longer than the load when the server could not follow."""
         return max(self.seconds, self.last_answer_s)

@@ -12,7 +12,7 @@ from time import perf_counter, process_time
 
 import psutil
 
-from monitoring.perf.report import Origin, Report
+from monitoring.perf.report import Figure, Origin, Report
 from monitoring.perf.server import Server
 
 _VERSIONS = ("Django", "uvicorn", "uvloop", "psycopg", "redis", "channels")
@@ -36,7 +36,16 @@ def measured(report: Report, server: Server) -> Iterator[None]:
     used = _used(before, server.processes.cpu_s())
     used["generator"], machine = (now - then for now, then in zip(after_self, before_self, strict=True))
     used["others"] = max(0.0, machine - sum(used.values()))
-    report.cores = {who: round(seconds / report.seconds, 2) for who, seconds in used.items()}
+    report.cores = {who: round(seconds / report.seconds, 3) for who, seconds in used.items()}
+
+
+def server_cpu(report: Report, requests: int) -> list[Figure]:
+    """CPU time of web processes and services a request: the figure that a busy machine distorts least."""
+    if "web" not in report.cores:
+        return []
+    cores = report.cores["web"] + report.cores.get("services", 0.0)
+    value = round(cores * report.seconds / max(requests, 1) * 1000, 3)
+    return [Figure(name="server CPU", value=value, unit="ms/request", better="lower")]
 
 
 def _used(before: dict[tuple[str, int], float], after: dict[tuple[str, int], float]) -> dict[str, float]:

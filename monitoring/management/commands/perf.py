@@ -1,6 +1,7 @@
 """`manage.py perf X`: load generators against a running installation."""
 
 import asyncio
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from monitoring.perf.printing import print_changes, print_report, print_summary
 from monitoring.perf.registry import NAMES, generator
 from monitoring.perf.report import Report
 from monitoring.perf.server import Processes, Server, join_environment, joined_server
+
+_WIDTH = 130  # of tables that go to a file
 
 
 class Command(BaseCommand):
@@ -43,7 +46,7 @@ class Command(BaseCommand):
             report = _measure(chosen)
         except PerfError as error:
             raise CommandError(str(error)) from error
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else _WIDTH)
         for part in report.parts or [report]:
             print_report(part, console)
         if report.parts:
