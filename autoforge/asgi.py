@@ -1,5 +1,6 @@
 """The ASGI entry point: one-hop HTTP, static files, WebSockets to Channels, start and stop."""
 
+import gc
 import os
 
 from django.core.asgi import get_asgi_application
@@ -9,6 +10,7 @@ get_asgi_application()  # sets Django up; its handler is not used
 
 from channels.routing import ProtocolTypeRouter  # noqa: E402  after Django is set up
 from django.conf import settings  # noqa: E402  after Django is set up
+from django.urls import get_resolver  # noqa: E402  after Django is set up
 
 from autoforge.db.pool import close_pools  # noqa: E402  after Django is set up
 from autoforge.http import HttpApplication, Lifespan, StaticFiles  # noqa: E402  after Django is set up
@@ -50,6 +52,16 @@ async def _watch() -> None:
     await watch_loop()
 
 
+async def _settle() -> None:
+    """Load the views now, not in the first request, and keep the collector from what stays for ever.
+
+    Going through all of it takes 0.1 s, in which nobody is answered.
+    """
+    assert get_resolver().url_patterns
+    gc.collect()
+    gc.freeze()
+
+
 register_source("metrics", installation_summary)
-lifespan = Lifespan(startup=[_watch], shutdown=[pages.close, _close_pools])
+lifespan = Lifespan(startup=[_settle, _watch], shutdown=[pages.close, _close_pools])
 application = ProtocolTypeRouter({"http": http, "websocket": websocket_application, "lifespan": lifespan})
