@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 # Sends in a row before everything else in the process gets its turn.
 FAN_OUT_BURST = 200
-# A crowd is not served all the time: after handing out for a while, wait this share of it. What happens
-# meanwhile goes out together, and a write for many events costs hardly more than one for a single event.
+# A crowd is not served all the time: after handing out, wait this share of the CPU time that it took.
+# What happens meanwhile goes out together: a write of many events costs hardly more than one of one.
 REST_SHARE = 0.5
 # Events that go out together, at most.
 MAX_TOGETHER = 64
@@ -187,9 +187,9 @@ class Feed:
     async def _send_pending(self) -> None:
         try:
             while self._pending:
-                started = time.monotonic()
+                started = time.thread_time()
                 await self._send_together()
-                await asyncio.sleep((time.monotonic() - started) * REST_SHARE)
+                await asyncio.sleep((time.thread_time() - started) * REST_SHARE)
         except Exception:
             logger.exception("Events of %s could not be handed out", self.topic.name)
         finally:
