@@ -8,7 +8,7 @@ from tests.realtime.clients import PATIENCE_S, WebProcess, WebSocketClient
 from tests.realtime.test_subscriptions import emit, tokens
 
 # More than the sockets' buffers and an outbox of 16 frames can hold.
-FRAMES, TEXT = 200, "x" * 200_000
+FRAMES, TEXT = 100, "x" * 100_000
 
 
 def small_socket(server: WebProcess) -> socket.socket:
