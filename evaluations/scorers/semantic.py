@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluations.embeddings import EmbeddingsUnavailableError, embed
+from prompts.llm.embeddings import EmbeddingsUnavailableError, embed
 from evaluations.scorers.javascript import js_string
 from evaluations.scorers.registry import scorer, shown, threshold_of
 from evaluations.scorers.types import Output, Score, ScorerError, ScorerSpec, UnjudgeableError

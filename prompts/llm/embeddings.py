@@ -45,11 +45,22 @@ def embed(texts: list[str]) -> Matrix:
 
     Only the first 100,000 characters of a text count. Raises EmbeddingsUnavailableError.
     """
+    return embed_and_count(texts)[0]
+
+
+def embed_and_count(texts: list[str]) -> tuple[Matrix, int]:
+    """The rows of `embed`, and how many tokens the texts have together. Raises EmbeddingsUnavailableError."""
     model = _model()
-    rows = [_mean_vector(model, text[:MAX_TEXT_CHARS]) for text in texts]
+    tokens = [_token_ids(model, text[:MAX_TEXT_CHARS]) for text in texts]
+    rows = [_mean_vector(model, ids) for ids in tokens]
     stacked = np.array(rows, dtype=np.float32).reshape(len(rows), model.vectors.shape[1])
-    lengths = np.linalg.norm(stacked, axis=1, keepdims=True)
-    return np.divide(stacked, lengths, out=np.zeros_like(stacked), where=lengths > 0)
+    return unit_rows(stacked), sum(map(len, tokens))
+
+
+def unit_rows(rows: Matrix) -> Matrix:
+    """Every row scaled to length 1; a row of zeros stays."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
 
 
 def count_tokens(text: str) -> int:
@@ -57,8 +68,7 @@ def count_tokens(text: str) -> int:
     return len(_token_ids(_model(), text[:MAX_TEXT_CHARS]))
 
 
-def _mean_vector(model: _Model, text: str) -> Matrix:
-    ids = _token_ids(model, text)
+def _mean_vector(model: _Model, ids: list[int]) -> Matrix:
     if not ids:
         return np.zeros(model.vectors.shape[1], dtype=np.float32)
     # A sum by counts of distinct tokens, so that a long text needs no row per token.
