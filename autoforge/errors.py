@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -115,6 +116,16 @@ def problem_response(error: AppError) -> HttpResponse:
     )
 
 
+error_shapes: dict[str, Callable[[AppError], HttpResponse]] = {}
+"""How refusals leave under a prefix of addresses whose clients expect another form than problem+json."""
+
+
+def refusal_response(error: AppError, path: str) -> HttpResponse:
+    """`error` in the form that clients of `path` expect."""
+    shapes = (shape for prefix, shape in error_shapes.items() if path.startswith(prefix))
+    return next(shapes, problem_response)(error)
+
+
 def as_app_error(exc: Exception) -> AppError | None:
     """The refusal that `exc` of the framework stands for, or None when it is a bug."""
     match exc:
@@ -164,7 +175,7 @@ def validation_sentence(message: str) -> str:
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """Django's handler404."""
-    return problem_response(NotFound(f"There is nothing at {request.path}."))
+    return refusal_response(NotFound(f"There is nothing at {request.path}."), request.path)
 
 
 def unknown_url(request: HttpRequest) -> HttpResponse:
@@ -174,16 +185,16 @@ def unknown_url(request: HttpRequest) -> HttpResponse:
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler400: what middleware refused before a view saw it."""
-    return problem_response(as_app_error(exception) or AppError("The request is malformed."))
+    error = as_app_error(exception) or AppError("The request is malformed.")
+    return refusal_response(error, request.path)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500: tells a refusal that no view caught; of a bug only that it is our fault."""
     error = sys.exc_info()[1]
     refusal = as_app_error(error) if isinstance(error, Exception) else None
-    return problem_response(
-        refusal or _ServerError("The server failed on this request; the failure is logged.")
-    )
+    failure = _ServerError("The server failed on this request; the failure is logged.")
+    return refusal_response(refusal or failure, request.path)
 
 
 class _ServerError(AppError):

@@ -10,7 +10,7 @@ from django.db import close_old_connections
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
-from autoforge.errors import AppError, problem_response, server_error
+from autoforge.errors import AppError, refusal_response, server_error
 from autoforge.http.asgi import ClientLeft, Headers, Receive, Scope, Send
 from autoforge.http.daphne import abort, paced, release
 
@@ -54,9 +54,9 @@ def headers_of(response: HttpResponseBase) -> Headers:
     return lines + [(b"set-cookie", cookie.encode("ascii")) for cookie in cookies]
 
 
-def problem(error: AppError) -> Answer:
-    """`error` as problem+json; needs no thread."""
-    return _with_length(problem_response(error))
+def refused(error: AppError, path: str) -> Answer:
+    """`error` in the form that clients of `path` expect; needs no thread."""
+    return _with_length(refusal_response(error, path))
 
 
 def server_failed() -> Answer:

@@ -16,7 +16,7 @@ from autoforge.errors import AppError, Unavailable
 from autoforge.http.answers import (
     Answer,
     cancelled_when_client_leaves,
-    problem,
+    refused,
     send_answer,
     send_stream,
     server_failed,
@@ -67,7 +67,7 @@ class HttpApplication:
         except ClientLeft:
             pass
         except AppError as refusal:
-            await _refuse(refusal, receive, send)
+            await _refuse(refusal, scope, receive, send)
         finally:
             self._in_flight -= 1
             if not self._in_flight:
@@ -155,11 +155,12 @@ def _unavailable(detail: str, retry_after_s: int = 1) -> Unavailable:
     return Unavailable(detail, headers={"Retry-After": str(retry_after_s)})
 
 
-async def _refuse(refusal: AppError, receive: Receive, send: Send) -> None:
+async def _refuse(refusal: AppError, scope: Scope, receive: Receive, send: Send) -> None:
+    answer = refused(refusal, scope["path"])
     if refusal.headers.get("Connection") != "close":
-        await send_answer(problem(refusal), send)
+        await send_answer(answer, send)
         return
     # The client may still be sending: closing now would reset its connection before it reads us.
-    await send_answer(problem(refusal), send, is_last=False)
+    await send_answer(answer, send, is_last=False)
     await discard(receive)
     await send({"type": "http.response.body"})

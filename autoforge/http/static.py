@@ -8,7 +8,7 @@ from servestatic.asgi import FileServerASGI
 from servestatic.middleware import ServeStaticMiddleware
 
 from autoforge.errors import NotFound
-from autoforge.http.answers import problem, send_answer
+from autoforge.http.answers import refused, send_answer
 from autoforge.http.asgi import Message, Receive, Scope, Send
 
 
@@ -22,7 +22,8 @@ class StaticFiles:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         file = self._files.get(scope["path"])
         if file is None:
-            await send_answer(problem(NotFound(f"There is no file {scope['path']}.")), send)
+            refusal = NotFound(f"There is no file {scope['path']}.")
+            await send_answer(refused(refusal, scope["path"]), send)
         else:
             await FileServerASGI(file)(scope, receive, partial(_send_as_declared, send))
 

@@ -243,7 +243,7 @@ ROUTES = {
     "v1/rendered": rendered,
     "api/v1/datasets/<path:name>/import": size,
     "api/v1/completions": async_echo,
-    "v1/fail": async_fail,
+    "api/v1/completions/fail": async_fail,
     "v1/hold": async_hold,
     "v1/stream": async_stream,
     "v1/session": session,

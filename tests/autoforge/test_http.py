@@ -189,7 +189,7 @@ def test_middleware_has_its_say(server):
     assert "default-src" in headers["Content-Security-Policy"]
 
 
-@pytest.mark.parametrize("path", ["/fail", "/v1/fail"])
+@pytest.mark.parametrize("path", ["/fail", "/api/v1/completions/fail"])
 def test_a_bug_is_a_500_that_tells_nothing(server, path):
     reply = server.ask(path)
     assert_problem(reply, 500, "server_error")
@@ -345,7 +345,7 @@ def test_middleware_refuses_before_the_view(server, path):
 
 
 def test_a_missing_async_route_is_404(server):
-    assert_problem(server.ask("/v1/nothing"), 404, "not_found")
+    assert_problem(server.ask("/api/v1/completions/nothing"), 404, "not_found")
 
 
 def test_async_code_called_from_a_sync_view_runs_on_the_servers_loop(server):
