@@ -116,6 +116,13 @@ class ReadThrough:
 _all_copies: list[Copies] = []
 
 
+def process_copies() -> Copies:
+    """Copies that are in no other cache, for who knows how to forget them."""
+    copies = Copies()
+    _all_copies.append(copies)
+    return copies
+
+
 def clear_copies() -> None:
     """Free the memory that the copies of this process take."""
     for copies in _all_copies:

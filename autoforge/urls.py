@@ -1,7 +1,7 @@
 """The composition root of HTTP: mounts every app."""
 
 from django.contrib import admin
-from django.urls import URLPattern, URLResolver, path, re_path
+from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 from dmr.openapi import build_schema
 from dmr.openapi.views import OpenAPIJsonView, RedocView
@@ -23,6 +23,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/docs", RedocView.as_view(schema), name="api-docs"),
     api.to_urlpatterns(),
     re_path(r"^api/v1(?:/|$)", unknown_url),
+    path("v1/", include("prompts.compat.openai.urls")),
     *health_urls,
     path("admin/login/", login),
     path("admin/", admin.site.urls),

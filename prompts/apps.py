@@ -11,5 +11,7 @@ class PromptsConfig(AppConfig):
             caching,
             lookups,  # noqa: F401  registers the JSON lookup
         )
+        from prompts.compat.openai import errors
 
         caching.connect()
+        errors.connect()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 from msgspec import Meta
 
-from prompts.llm.providers.base import Completion
+from prompts.llm.providers.base import CacheUse, Completion
 from prompts.schemas import Input
 from prompts.services import Call, PromptChoice
 
@@ -84,6 +84,14 @@ class CompletionOut(msgspec.Struct, kw_only=True):
             latency_ms=completion.latency_ms,
             ttft_ms=completion.ttft_ms,
         )
+
+
+def cache_use(cache_control: str) -> CacheUse:
+    """What a request's Cache-Control asks of the response cache."""
+    directives = {part.strip().lower() for part in cache_control.split(",")}
+    if "no-store" in directives:
+        return "no-store"
+    return "no-cache" if directives & {"no-cache", "max-age=0"} else "use"
 
 
 def as_number(amount: Decimal | None) -> float | None:

@@ -15,9 +15,9 @@ from autoforge.api import AsyncProjectController, Body
 from autoforge.db.threads import in_db_thread
 from autoforge.errors import Problem, UpstreamBusy, UpstreamFailed, problem_of
 from autoforge.idempotency import answer_once_async
-from prompts.call_schemas import CompletionOut, NewCompletion
+from prompts.call_schemas import CompletionOut, NewCompletion, cache_use
 from prompts.llm import client
-from prompts.llm.providers.base import CacheUse, Completion, ProviderError
+from prompts.llm.providers.base import Completion, ProviderError
 from prompts.services import Call, prepare_call
 
 _BUSY = ("rate_limited", "overloaded")
@@ -48,7 +48,7 @@ class CompletionsController(AsyncProjectController):
             model=body.model,
             vars=body.vars,
             params=body.params,
-            cache=_cache_use(self.request.headers.get("Cache-Control", "")),
+            cache=cache_use(self.request.headers.get("Cache-Control", "")),
         )
 
     async def _complete(self, call: Call) -> HttpResponse:
@@ -66,13 +66,6 @@ def as_upstream_error(error: ProviderError) -> UpstreamFailed:
     kind = UpstreamBusy if error.code in _BUSY else UpstreamFailed
     retry = {} if error.retry_after_s is None else {"Retry-After": str(math.ceil(error.retry_after_s))}
     return kind(error.message, headers=retry, code=error.code)
-
-
-def _cache_use(header: str) -> CacheUse:
-    directives = {part.strip().lower() for part in header.split(",")}
-    if "no-store" in directives:
-        return "no-store"
-    return "no-cache" if directives & {"no-cache", "max-age=0"} else "use"
 
 
 def _new_id() -> str:

@@ -1,5 +1,6 @@
 """Writes to model endpoints; their secrets are encrypted here and leave only inside a call."""
 
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 import msgspec
@@ -9,6 +10,7 @@ from django.db.models.functions import Now
 from autoforge.encryption import encrypt
 from autoforge.errors import Conflict, InvalidInput, NotFound
 from autoforge.models import Project
+from prompts.endpoint_copies import forget_endpoint
 from prompts.endpoint_rules import check_endpoint, check_url
 from prompts.llm.providers.base import Limits, Prices
 from prompts.models import ModelEndpoint, ProviderName
@@ -51,6 +53,7 @@ def change_endpoint(endpoint: ModelEndpoint, **changes: Unpack[EndpointChanges])
     if columns := apply_changes(locked, changes):
         locked.updated_at = Now()
         locked.save(update_fields=[*columns, "updated_at"])
+        transaction.on_commit(partial(forget_endpoint, locked.project_id, locked.name))
     return locked
 
 
@@ -77,6 +80,7 @@ def apply_changes(endpoint: ModelEndpoint, changes: EndpointChanges) -> list[str
 def delete_endpoint(endpoint: ModelEndpoint) -> None:
     """Delete `endpoint` with its secret; runs that used it keep their results."""
     endpoint.delete()
+    transaction.on_commit(partial(forget_endpoint, endpoint.project_id, endpoint.name))
 
 
 def _set_columns(endpoint: ModelEndpoint, changes: EndpointChanges) -> list[str]:

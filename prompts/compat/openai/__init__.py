@@ -1,0 +1,1 @@
+"""OpenAI's API at `/v1/`: models, chat completions and embeddings."""

@@ -1,0 +1,101 @@
+"""From OpenAI's request to ours: an endpoint or a stored prompt, and its fallbacks in order."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from autoforge.db.threads import in_db_thread
+from autoforge.errors import InvalidInput, NotFound
+from autoforge.models import Project
+from prompts.compat.openai.errors import ModelNotFound
+from prompts.compat.openai.schemas import ChatRequest
+from prompts.endpoint_copies import load_endpoint, remembered_endpoint
+from prompts.endpoint_rules import own_params
+from prompts.llm.providers.base import CacheUse, Endpoint, Request, merge_params
+from prompts.models import PromptVersion
+from prompts.reads import resolve_version
+from prompts.services import render_version
+
+PROMPT_PREFIX = "prompt:"
+
+
+class PromptModel(NamedTuple):
+    """A model's name that stands for a stored prompt."""
+
+    name: str
+    label: str | None = None
+    version: int | None = None
+
+    @classmethod
+    def of(cls, model: str) -> "PromptModel":
+        """`prompt:<name>`, `prompt:<name>@<label>`, `prompt:<name>@<number of a version>`."""
+        name, _, place = model.removeprefix(PROMPT_PREFIX).partition("@")
+        if place.isdecimal() and len(place) < 10:
+            return cls(name, version=int(place))
+        return cls(name, label=place or None)
+
+
+async def requests_of(project: Project, body: ChatRequest, cache: CacheUse) -> tuple[Request, ...]:
+    """What is asked first, and what if that fails. At most one query where nothing is remembered.
+
+    Raises ModelNotFound, InvalidInput.
+    """
+    if body.model.startswith(PROMPT_PREFIX):
+        return await in_db_thread(_of_prompt)(project, body, cache)
+    messages = [_plain(message) for message in body.messages]
+    endpoints = [await _endpoint(project, name) for name in (body.model, *body.fallbacks)]
+    return tuple(_request(endpoint, messages, body.params, cache) for endpoint in endpoints)
+
+
+def find_version(project: Project, model: str) -> PromptVersion:
+    """The version that a model's name stands for. Raises ModelNotFound."""
+    choice = PromptModel.of(model)
+    if "\0" in model:
+        raise _unknown(model)
+    try:
+        return resolve_version(project, choice.name, label=choice.label, version=choice.version)
+    except NotFound as error:
+        raise _unknown(model) from error
+
+
+def find_endpoint(project: Project, name: str) -> Endpoint:
+    """Raises ModelNotFound."""
+    if "\0" in name:  # PostgreSQL fails on it
+        raise _unknown(name)
+    try:
+        return load_endpoint(project, name)
+    except NotFound as error:
+        raise _unknown(name) from error
+
+
+def _of_prompt(project: Project, body: ChatRequest, cache: CacheUse) -> tuple[Request, ...]:
+    """The rendered prompt, and after it the messages of the request."""
+    version = find_version(project, body.model)
+    first = body.endpoint or version.config.get("model")
+    if not isinstance(first, str) or not first:
+        sentence = f"The config of {body.model} names no model: add 'endpoint' to the request."
+        raise InvalidInput(sentence, param="endpoint")
+    values = (body.metadata or {}) | (body.vars or {})
+    messages = [*render_version(version, values), *map(_plain, body.messages)]
+    params = own_params(version.config) | body.params
+    endpoints = [find_endpoint(project, name) for name in (first, *body.fallbacks)]
+    return tuple(_request(endpoint, messages, params, cache) for endpoint in endpoints)
+
+
+async def _endpoint(project: Project, name: str) -> Endpoint:
+    return remembered_endpoint(project, name) or await in_db_thread(find_endpoint)(project, name)
+
+
+def _request(
+    endpoint: Endpoint, messages: Sequence[dict[str, Any]], params: Mapping[str, Any], cache: CacheUse
+) -> Request:
+    merged = merge_params(endpoint.params, params)
+    return Request(endpoint=endpoint, messages=tuple(messages), params=merged, cache=cache)
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    """Without the nulls of an answer that was sent back: two spellings of a question are one."""
+    return {name: value for name, value in message.items() if value is not None or name == "content"}
+
+
+def _unknown(model: str) -> ModelNotFound:
+    return ModelNotFound(f"The model {model!r} does not exist in this project.", param="model")

@@ -1,0 +1,127 @@
+"""`/v1/chat/completions`: whole or streamed, with fallbacks until somebody answers."""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import NamedTuple
+
+import msgspec
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+
+from autoforge.idempotency import answer_once_async
+from prompts.call_schemas import cache_use
+from prompts.compat.openai.calls import requests_of
+from prompts.compat.openai.errors import error_body, of_provider
+from prompts.compat.openai.frames import Frame
+from prompts.compat.openai.schemas import ChatRequest, read_chat
+from prompts.compat.openai.surface import Exchange, json_response
+from prompts.llm import client
+from prompts.llm.providers.base import Completion, Delta, ProviderError, Request
+
+# Another model would refuse these as well.
+_FAULTS_OF_THE_REQUEST = ("invalid_request", "content_filter")
+Requests = tuple[Request, ...]
+Parts = AsyncGenerator[Delta | Completion, None]
+
+
+async def complete_chat(exchange: Exchange) -> HttpResponseBase:
+    """The answer with X-Cache, or its stream. Raises AppError."""
+    body = read_chat(exchange.request.body)
+    asked = cache_use(exchange.request.headers.get("Cache-Control", ""))
+    requests = await requests_of(exchange.project, body, body.cache_use(asked))
+    if body.stream:
+        return await _streamed(exchange, body, requests)
+    return await answer_once_async(
+        exchange.request, exchange.project, lambda: _whole(exchange, body, requests)
+    )
+
+
+class _Answered(NamedTuple):
+    """An answer's first part, who gave it, and for how long others were waited for before."""
+
+    request: Request
+    first: Delta | Completion
+    rest: Parts | None
+    waited_ms: float
+
+
+async def _ask(requests: Requests, *, wants_parts: bool) -> _Answered:
+    """The first of `requests` that is answered. Raises AppError in the words of the last that was not."""
+    *others, last = requests
+    began = time.perf_counter()
+    for request in others:
+        waited_ms = (time.perf_counter() - began) * 1000
+        try:
+            return await _begun(request, wants_parts, waited_ms)
+        except ProviderError as error:
+            if error.code in _FAULTS_OF_THE_REQUEST:
+                raise of_provider(error) from error
+    try:
+        return await _begun(last, wants_parts, (time.perf_counter() - began) * 1000)
+    except ProviderError as error:
+        raise of_provider(error) from error
+
+
+async def _begun(request: Request, wants_parts: bool, waited_ms: float) -> _Answered:
+    if not wants_parts:
+        return _Answered(request, await client.complete(request), None, waited_ms)
+    parts = client.stream(request)
+    return _Answered(request, await anext(parts), parts, waited_ms)
+
+
+async def _whole(exchange: Exchange, body: ChatRequest, requests: Requests) -> HttpResponse:
+    answered = await _ask(requests, wants_parts=False)
+    completion = answered.first
+    assert isinstance(completion, Completion)
+    content = msgspec.json.encode(Frame(body.model).whole(completion))
+    headers = {
+        "X-Cache": "HIT" if completion.cached else "MISS",
+        "x-autoforge-model": answered.request.endpoint.name,
+    }
+    if completion.cost_usd is not None:
+        headers["x-autoforge-cost-usd"] = f"{completion.cost_usd:f}"
+    waited_ms = answered.waited_ms + completion.latency_ms + completion.queued_ms
+    return json_response(content, headers | _overhead(exchange.elapsed_ms - waited_ms))
+
+
+async def _streamed(exchange: Exchange, body: ChatRequest, requests: Requests) -> StreamingHttpResponse:
+    """The head goes out with the first part: until then a failure has a status, and a fallback."""
+    before_ms = exchange.elapsed_ms
+    answered = await _ask(requests, wants_parts=True)
+    # Proxies must pass every event on at once.
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    headers |= {"x-autoforge-model": answered.request.endpoint.name} | _overhead(before_ms)
+    return StreamingHttpResponse(_events(body, answered), content_type="text/event-stream", headers=headers)
+
+
+def _overhead(own_ms: float) -> dict[str, str]:
+    """What the gateway itself took, in milliseconds; of a stream, until the model was asked."""
+    return {"x-autoforge-overhead-ms": f"{max(0.0, own_ms):.3f}"}
+
+
+async def _events(body: ChatRequest, answered: _Answered) -> AsyncIterator[bytes]:
+    """Server-sent events. When the client leaves, this is closed, and with it the upstream call."""
+    frame = Frame(body.model)
+    assert answered.rest is not None
+    yield _event(frame.opening())
+    async with aclosing(answered.rest) as rest:
+        try:
+            for chunk in _chunks(frame, body, answered.first):
+                yield _event(chunk)
+            async for part in rest:
+                for chunk in _chunks(frame, body, part):
+                    yield _event(chunk)
+        except ProviderError as error:
+            yield _event(error_body(of_provider(error)))
+            return
+    yield b"data: [DONE]\n\n"
+
+
+def _chunks(frame: Frame, body: ChatRequest, part: Delta | Completion) -> list[dict[str, object]]:
+    if isinstance(part, Completion):
+        return list(frame.closing(part, wants_usage=body.wants_usage))
+    return list(frame.pieces(part))
+
+
+def _event(data: object) -> bytes:
+    return b"data: %s\n\n" % msgspec.json.encode(data)
