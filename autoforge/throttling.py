@@ -235,5 +235,5 @@ def _local_limiter() -> SlidingWindowCounterRateLimiter:
 
 @lru_cache(maxsize=1)
 def _shared_limiter(url: str) -> SlidingWindowCounterRateLimiter:
-    storage = RedisStorage(url, connection_pool=redis.pool(), key_prefix="af:limits")
+    storage = RedisStorage(url, connection_pool=redis.pool(), key_prefix="af:throttle")
     return SlidingWindowCounterRateLimiter(storage)

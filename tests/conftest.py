@@ -6,9 +6,11 @@ from typing import Any, Self
 
 import msgspec
 import pytest
+from django.conf import settings
 from django.core.cache import caches
 from django.test import Client
 from django.test.utils import override_settings
+from django_redis import get_redis_connection
 
 from autoforge.auth import Actor, key_copies
 from autoforge.caching import clear_copies
@@ -16,6 +18,7 @@ from autoforge.db.pool import close_pools
 from autoforge.models import Project, Role
 from autoforge.services import create_api_key
 from autoforge.throttling import throttle
+from prompts.llm.cache import KEY_PREFIX
 
 
 @dataclass
@@ -95,6 +98,10 @@ def _clean_process() -> Iterator[None]:
     yield
     for cache in caches.all():
         cache.clear()
+    if settings.REDIS_URL:
+        redis = get_redis_connection("default")
+        for answer in redis.scan_iter(match=f"{KEY_PREFIX}*", count=1_000):
+            redis.delete(answer)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from autoforge.auth import key_copies
 from autoforge.models import Membership, Project, Role
 from autoforge.services import create_api_key
 from autoforge.throttling import Policy, Throttle
-from prompts import services
 from tests.conftest import ApiClient
 from tests.own_redis import OwnRedis, eventually, own_redis
 
@@ -127,13 +126,12 @@ class TestCallers:
             assert LIMITS.fullmatch(caller.get(LIST).headers["RateLimit"])["left"] == "8"
 
     def test_async_routes_are_limited_alike(self, transactional_db: None, project: Project) -> None:
-        services.create_endpoint(project, name="echo", provider="simulated", settings={"output": "echo"})
         caller = client(project, 2)
-        call = {"messages": [{"role": "user", "content": "hi"}], "model": "echo"}
-        answer = caller.post("/api/v1/completions", call)
-        answer.expect(200)
-        assert answer.headers["RateLimit-Policy"] == '"key";q=2;w=60'
-        caller.post("/api/v1/completions", {"model": 3}).expect(422)
+        call = {"messages": [{"role": "user", "content": "hi"}], "model": "nothing"}
+        for body, status in ((call, 404), ({"model": 3}, 422)):
+            answer = caller.post("/api/v1/completions", body)
+            answer.expect(status)
+            assert answer.headers["RateLimit-Policy"] == '"key";q=2;w=60'
         refused = caller.post("/api/v1/completions", call)
         assert refused.expect(429)["code"] == "rate_limited"
         assert int(refused.headers["Retry-After"]) >= 1
@@ -237,7 +235,7 @@ class TestRedisAway:
         assert [quota.wait_s is None for quota in quotas] == [True] * 5 + [False] * 2
         assert metric("autoforge_rate_limit_local_total") == before + 5
         own_redis.start()
-        eventually(lambda: bool(Throttle().ask(policy) and own_redis.client.keys("af:limits:*")))
+        eventually(lambda: bool(Throttle().ask(policy) and own_redis.client.keys("af:throttle:*")))
 
     def test_requests_pass_while_redis_hangs(self, own_redis: OwnRedis, api: ApiClient) -> None:
         api.get(LIST).expect(200)
