@@ -3,9 +3,12 @@
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group, User
 from django.db.models import ForeignKey, Model, QuerySet
 from django.http import Http404, HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from autoforge.auth import Actor, actor_of_user
 from autoforge.models import ApiKey, Membership, Project, Role
@@ -108,6 +111,27 @@ class ReadOnlyInline(TabularInline):
 
 def _projects_with(request: HttpRequest, role: Role) -> list[int]:
     return [project for project, own in project_roles(request).items() if own.includes(role)]
+
+
+# Roles in projects say what a user may do: Django's groups and permissions are not asked.
+admin.site.unregister([User, Group])
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs only
+    """People who may sign in; superusers alone see them."""
+
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+    list_display = ["username", "email", "is_active", "is_staff", "is_superuser", "last_login"]
+    list_filter = ["is_active", "is_superuser"]
+    filter_horizontal = []
+    fieldsets = [
+        (None, {"fields": ["username", "password", "email"]}),
+        ("Rights", {"fields": ["is_active", "is_staff", "is_superuser"]}),
+    ]
+    add_fieldsets = [(None, {"fields": ["username", "password1", "password2", "is_staff"]})]
 
 
 class MembershipInline(TabularInline):

@@ -97,7 +97,9 @@ class DatasetAdmin(DeskAdmin):
             count = services.import_cases(dataset, chunks, format=form.format)
         except AppError as error:
             return self._dataset_page(request, dataset, form, refusal=error)
-        self.message_user(request, f"{count:,} cases were imported.")
+        self.message_user(
+            request, "One case was imported." if count == 1 else f"{count:,} cases were imported."
+        )
         return self.to_page(dataset.pk)
 
     def _dataset_page(

@@ -46,6 +46,12 @@ def decimals(value: float | None, places: int = 3) -> str:
 
 
 @register.filter
+def grouped(count: int | None) -> str:
+    """A count with its thousands apart."""
+    return UNKNOWN if count is None else f"{count:,}"
+
+
+@register.filter
 def usd(amount: Decimal | float | None) -> str:
     """Dollars with cents, or with three digits that count when it is less than a cent."""
     if amount is None:

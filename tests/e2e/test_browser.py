@@ -62,6 +62,7 @@ def test_every_page_opens_with_a_clean_console(server: Installation, browser: Br
         ("/admin/", "Runs"),
         ("/admin/prompts/prompt/", "support/classify"),
         ("/admin/prompts/modelendpoint/", "simulated"),
+        ("/admin/auth/user/", "admin"),
         ("/admin/evaluations/dataset/", "support"),
         ("/admin/evaluations/dataset/1/change/", "Import cases"),
         ("/admin/evaluations/run/", "Watched"),

@@ -163,7 +163,7 @@ def upload(client: Client, dataset: Dataset, name: str, text: str) -> Any:
 def test_cases_are_imported_from_files(editor: Client, project: Project) -> None:
     empty = Dataset.objects.create(project=project, name="fresh")
     assert "2 cases were imported." in body(upload(editor, empty, "a.csv", "q,expected\n1,a\n2,b\n"))
-    assert "1 cases were imported." in body(upload(editor, empty, "a.JSONL", '{"vars": {"q": "3"}}\n'))
+    assert "One case was imported." in body(upload(editor, empty, "a.JSONL", '{"vars": {"q": "3"}}\n'))
     assert [case.vars for case in empty.cases.order_by("pk")] == [{"q": "1"}, {"q": "2"}, {"q": "3"}]
     page = body(editor.get(f"{DATASETS}{empty.pk}/change/"))
     assert "3 cases" in page and "&quot;q&quot;" in page
@@ -355,3 +355,13 @@ def test_the_way_around_fits_the_user(run: Run, editor: Client) -> None:
     assert titles == ["Prompts", "Models", "Data sets", "Runs", "Results", "Keys", "Projects"]
     titles = [item["title"] for item in editor.get(RUNS).context["sidebar_navigation"][0]["items"]]
     assert titles == ["Prompts", "Models", "Data sets", "Runs", "Results"]
+
+
+def test_superusers_alone_add_people(editor: Client) -> None:
+    password = "a long enough one"
+    new = {"username": "grace", "password1": password, "password2": password, "usable_password": "true"}
+    page = "/admin/auth/user/add/"
+    assert editor.post(page, new).status_code == 403
+    root = sign_in("root", is_superuser=True)
+    assert "grace" in body(root.post(page, new | {"is_staff": "on"}, follow=True))
+    assert Client().login(username="grace", password=password)

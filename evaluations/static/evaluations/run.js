@@ -67,8 +67,10 @@ function leave() {
 
 function showCounters(counters) {
   for (const place of page.querySelectorAll("[data-count]")) {
-    const value = counters[place.dataset.count];
-    if (value !== undefined) place.textContent = place.dataset.count.endsWith("_usd") ? dollars(value) : value;
+    const name = place.dataset.count;
+    const value = counters[name];
+    if (value === undefined) continue;
+    place.textContent = name.endsWith("_usd") ? dollars(value) : value.toLocaleString("en-US");
   }
   drawProgress(counters);
   if (counters.state !== part("run-head").dataset.state) schedule(100);
@@ -102,7 +104,7 @@ function showResults({ results }) {
   drawSoon();
 }
 
-// What each cell in flight has received so far, by cell; the newest last.
+// What each cell in flight has received so far, by cell, in the order in which they began.
 const texts = new Map();
 let isDrawing = false;
 
@@ -112,7 +114,6 @@ function showTokens(cell) {
   // Tokens may come later than the result that they belong to.
   if (square?.href) return;
   const text = (texts.get(key) ?? "") + cell.text;
-  texts.delete(key);
   if (texts.size >= REMEMBERED_CELLS) texts.clear();
   texts.set(key, text.slice(-SHOWN_CHARS));
   square?.classList.add("square-busy");
@@ -128,7 +129,7 @@ function drawTokens() {
   isDrawing = false;
   const panel = part("run-tokens");
   panel.hidden = texts.size === 0;
-  panel.querySelector("ol").replaceChildren(...[...texts].slice(-SHOWN_CELLS).reverse().map(lineOf));
+  panel.querySelector("ol").replaceChildren(...[...texts].slice(-SHOWN_CELLS).map(lineOf));
 }
 
 function lineOf([key, text]) {
