@@ -3,19 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from autoforge.db.threads import in_db_thread
 from autoforge.errors import InvalidInput, NotFound
 from autoforge.models import Project
-from prompts.compat.openai.errors import ModelNotFound
+from prompts.caching import read_prompt
+from prompts.compat.openai.errors import unknown_model
 from prompts.compat.openai.schemas import ChatRequest
 from prompts.endpoint_copies import load_endpoint, remembered_endpoint
 from prompts.endpoint_rules import own_params
 from prompts.llm.providers.base import CacheUse, Endpoint, Request, merge_params
-from prompts.models import PromptVersion
-from prompts.reads import resolve_version
-from prompts.services import render_version
+from prompts.rendering import RenderError, render
+from prompts.schemas import PromptOut
 
 PROMPT_PREFIX = "prompt:"
+_prompt = msgspec.json.Decoder(PromptOut)
 
 
 class PromptModel(NamedTuple):
@@ -46,39 +49,46 @@ async def requests_of(project: Project, body: ChatRequest, cache: CacheUse) -> t
     return tuple(_request(endpoint, messages, body.params, cache) for endpoint in endpoints)
 
 
-def find_version(project: Project, model: str) -> PromptVersion:
-    """The version that a model's name stands for. Raises ModelNotFound."""
+def find_prompt(project: Project, model: str) -> PromptOut:
+    """The version that a model's name stands for, as prompt reads are cached. Raises ModelNotFound."""
     choice = PromptModel.of(model)
     if "\0" in model:
-        raise _unknown(model)
+        raise unknown_model(model)
     try:
-        return resolve_version(project, choice.name, label=choice.label, version=choice.version)
+        kept = read_prompt(project, choice.name, label=choice.label, version=choice.version)
     except NotFound as error:
-        raise _unknown(model) from error
+        raise unknown_model(model) from error
+    return _prompt.decode(kept.body)
 
 
 def find_endpoint(project: Project, name: str) -> Endpoint:
     """Raises ModelNotFound."""
     if "\0" in name:  # PostgreSQL fails on it
-        raise _unknown(name)
+        raise unknown_model(name)
     try:
         return load_endpoint(project, name)
     except NotFound as error:
-        raise _unknown(name) from error
+        raise unknown_model(name) from error
 
 
 def _of_prompt(project: Project, body: ChatRequest, cache: CacheUse) -> tuple[Request, ...]:
     """The rendered prompt, and after it the messages of the request."""
-    version = find_version(project, body.model)
-    first = body.endpoint or version.config.get("model")
+    prompt = find_prompt(project, body.model)
+    first = body.endpoint or prompt.config.get("model")
     if not isinstance(first, str) or not first:
         sentence = f"The config of {body.model} names no model: add 'endpoint' to the request."
         raise InvalidInput(sentence, param="endpoint")
-    values = (body.metadata or {}) | (body.vars or {})
-    messages = [*render_version(version, values), *map(_plain, body.messages)]
-    params = own_params(version.config) | body.params
+    messages = [*_rendered(prompt, (body.metadata or {}) | (body.vars or {})), *map(_plain, body.messages)]
+    params = own_params(prompt.config) | body.params
     endpoints = [find_endpoint(project, name) for name in (first, *body.fallbacks)]
     return tuple(_request(endpoint, messages, params, cache) for endpoint in endpoints)
+
+
+def _rendered(prompt: PromptOut, vars: Mapping[str, Any]) -> list[dict[str, Any]]:
+    try:
+        return render(prompt.template, "chat" if prompt.type == "chat" else "text", vars)
+    except RenderError as error:
+        raise InvalidInput(str(error), missing=error.missing) from error
 
 
 async def _endpoint(project: Project, name: str) -> Endpoint:
@@ -95,7 +105,3 @@ def _request(
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
     """Without the nulls of an answer that was sent back: two spellings of a question are one."""
     return {name: value for name, value in message.items() if value is not None or name == "content"}
-
-
-def _unknown(model: str) -> ModelNotFound:
-    return ModelNotFound(f"The model {model!r} does not exist in this project.", param="model")

