@@ -25,13 +25,19 @@ SLOW = {
     "provider": "simulated",
     "settings": {"latency_ms": 300, "tokens_per_s": 20, "output": "expected"},
 }
+TALKATIVE = {
+    "name": "talkative",
+    "provider": "simulated",
+    "settings": {"latency_ms": 50, "tokens_per_s": 10, "output": "This is praise, I would say, " * 5},
+}
 CELLS = 104
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with installed(tmp_path_factory.mktemp("desk") / "var", "run_server") as installation:
-        installation.request("POST", "/api/v1/models", SLOW)
+        for endpoint in (SLOW, TALKATIVE):
+            assert installation.request("POST", "/api/v1/models", endpoint)[0] == 201
         yield installation
 
 
@@ -88,6 +94,17 @@ def test_a_run_is_watched_to_its_end(server: Installation, browser: Browser) -> 
     assert browser.count(".square-failed[href]") == CELLS / 2
     assert browser.text("[data-count=done]") == str(CELLS)
     assert browser.count("#cancel") == 0
+    assert browser.complaints() == []
+
+
+def test_tokens_are_read_while_cells_are_in_flight(server: Installation, browser: Browser) -> None:
+    run = start(server, models=["talkative"], use_cache=False)
+    browser.open(f"/admin/evaluations/run/{run}/change/")
+    browser.wait(lambda _: "This is praise" in browser.text("#run-tokens"))
+    assert "support/classify v1 · talkative" in browser.text("#run-tokens")
+    browser.wait(lambda _: browser.count(".square-busy"))
+    server.request("POST", f"/api/v1/runs/{run}/cancel")
+    browser.wait(lambda _: browser.count("#run-head[data-state=cancelled]"))
     assert browser.complaints() == []
 
 
