@@ -1,16 +1,19 @@
 """Endpoints as calls need them, remembered by each process for less than a second."""
 
 import time
+from functools import partial
 
 import msgspec
+from django.conf import settings
 
 from autoforge.caching import process_copies
-from autoforge.copies import Group, Kept
+from autoforge.copies import Group, Kept, SingleFlight
 from autoforge.models import Project
 from prompts.llm.providers.base import Endpoint
 from prompts.models import ModelEndpoint
 
 _copies = process_copies()
+_flights: SingleFlight[Endpoint] = SingleFlight()
 _decoder = msgspec.json.Decoder(Endpoint)
 
 
@@ -21,9 +24,18 @@ def remembered_endpoint(project: Project, name: str) -> Endpoint | None:
 
 
 def load_endpoint(project: Project, name: str) -> Endpoint:
-    """The endpoint called `name`, from the database unless it is remembered. Raises NotFound."""
+    """The endpoint called `name`, from the database unless it is remembered. Raises NotFound.
+
+    Threads that want the same at the same time share one query.
+    """
     if remembered := remembered_endpoint(project, name):
         return remembered
+    # A read that began before a change is not joined after it.
+    key = (project.pk, name, _copies.epoch)
+    return _flights.run(key, partial(_load, project, name), join_s=settings.PROCESS_CACHE_S)
+
+
+def _load(project: Project, name: str) -> Endpoint:
     epoch, read_at = _copies.epoch, time.monotonic()
     found = ModelEndpoint.objects.in_project(project).get_or_404(name)
     found.project = project  # known already: no second query
