@@ -1,5 +1,6 @@
 """The processes of an installation: web (uvicorn or daphne), worker and beat (Celery)."""
 
+import signal
 import socket
 from typing import Any
 
@@ -38,7 +39,14 @@ def run_uvicorn(*, host: str = "127.0.0.1", port: int = 0, listener: socket.sock
         log_level="warning",
         access_log=False,
     )
+    # uvicorn raises the signal that stopped it once more when it has stopped: by then all is done.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ignore)
     _Uvicorn(config).run([listener] if listener else None)
+
+
+def _ignore(signum: int, frame: Any) -> None:
+    return
 
 
 def run_daphne(listener: socket.socket) -> None:

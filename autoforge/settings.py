@@ -204,8 +204,10 @@ EXECUTOR = env.str("AUTOFORGE_EXECUTOR", default="inprocess")  # or "celery"
 RUN_SHARD_CELLS = env.int("AUTOFORGE_RUN_SHARD_CELLS", default=250)
 RUN_BATCH_CELLS = env.int("AUTOFORGE_RUN_BATCH_CELLS", default=50)
 RUN_BATCH_MS = env.int("AUTOFORGE_RUN_BATCH_MS", default=100)
-RUN_HEARTBEAT_S = env.float("AUTOFORGE_RUN_HEARTBEAT", default=2.0)
+RUN_HEARTBEAT_S = env.float("AUTOFORGE_RUN_HEARTBEAT", default=1.0)
 RUN_SHARD_SILENT_S = env.float("AUTOFORGE_RUN_SHARD_SILENT", default=10.0)
+RUN_LOOK_S = env.float("AUTOFORGE_RUN_LOOK", default=1.0)
+RUN_STOP_S = env.float("AUTOFORGE_RUN_STOP", default=8.0)
 RUN_MAX_CELLS = env.int("AUTOFORGE_RUN_MAX_CELLS", default=1_000_000)
 RUN_MAX_CONCURRENCY = env.int("AUTOFORGE_RUN_MAX_CONCURRENCY", default=1_000)
 

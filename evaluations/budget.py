@@ -13,8 +13,18 @@ _POLL_S = 0.2
 _SMALLEST_USD = Decimal("1e-9")
 
 
-class BudgetSpentError(Exception):
-    """Not even one more call fits into the budget."""
+class UnpaidError(Exception):
+    """A call of a cell cannot be paid. `cost_usd` is what the cell had cost until then."""
+
+    cost_usd = Decimal(0)
+
+
+class BudgetSpentError(UnpaidError):
+    """Not even one more call fits into the run's budget."""
+
+
+class LeaseLostError(UnpaidError):
+    """This worker was given up for dead; what it had leased is with others."""
 
 
 class Lease:
@@ -38,7 +48,7 @@ class Lease:
         return self._budget_usd is not None
 
     async def reserve(self, estimate: Decimal) -> None:
-        """Hold `estimate` for a call; waits while others may give something back. Raises BudgetSpentError."""
+        """Hold `estimate` for a call; waits while others may give something back. Raises UnpaidError."""
         if self._budget_usd is None:
             return
         if estimate > self._available:
@@ -59,7 +69,10 @@ class Lease:
     async def _extend(self, estimate: Decimal) -> None:
         missing = (estimate - self._available).quantize(_SMALLEST_USD, ROUND_UP)
         for amount in dict.fromkeys((max(missing, self._slice), missing)):
-            if await self._db(lease_budget, self._worker, amount):
+            is_leased = await self._db(lease_budget, self._worker, amount)
+            if is_leased is None:
+                raise LeaseLostError
+            if is_leased:
                 self._available += amount
                 return
         await self._wait_for_others()
@@ -72,5 +85,5 @@ class Lease:
             return
         idle, self._available = self._available.quantize(_SMALLEST_USD, ROUND_DOWN), Decimal(0)
         if not await self._db(return_budget, self._worker, max(idle, Decimal(0))):
-            raise BudgetSpentError("The run's budget is spent.")
+            raise BudgetSpentError
         await asyncio.sleep(_POLL_S)

@@ -1,5 +1,6 @@
 """Who works on a run, on which shards, and when it ends: short transactions that any number may race for."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -7,19 +8,19 @@ from enum import Enum
 from functools import partial
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, F, Q
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from evaluations import events
 from evaluations.models import LIVE_STATES, Result, ResultState, Run, RunState, RunWorker, Shard
-from evaluations.recording import Counters
+from evaluations.recording import Counters, lock_run
+from evaluations.worker_names import has_died
 
-# A queued run waits for a free worker; after this long its message may be lost and is sent again.
-_LOST_AFTER = timedelta(seconds=60)
-_MAX_RECOVERED = 100
+# Whoever was asked to execute a run begins within this time, or will not begin at all.
+_ASKED_BEGINS = timedelta(seconds=2)
+_COMMAND_BEGINS = timedelta(seconds=60)
 
 
 class Step(Enum):
@@ -37,6 +38,7 @@ class Share:
     is_live: bool  # False: the run was stopped, or this worker was given up for dead
     lanes: int  # what it may use now
     part: int  # what it may use once the others have given up theirs
+    workers: int = 1  # that drain the run, this one included
 
 
 def next_step(run_id: UUID) -> Step:
@@ -47,23 +49,20 @@ def next_step(run_id: UUID) -> Step:
     shards = Shard.objects.filter(run_id=run_id)
     if shards.claimable().exists():
         return Step.WORK
-    if shards.open().exists():
-        return Step.WAIT
-    finish_run(run_id)
-    return Step.STOP
+    if not shards.open().exists():
+        finish_run(run_id)
+        return Step.STOP
+    living_workers(run_id)
+    return Step.WORK if shards.claimable().exists() else Step.WAIT
 
 
 @transaction.atomic
 def join_run(run_id: UUID, name: str) -> RunWorker | None:
-    """Become a worker of the run, which is running now; None when it has ended meanwhile.
-
-    Workers that fell silent are removed: their shards and what they leased of the budget come free.
-    """
+    """Become a worker of the run, which is running now; None when it has ended meanwhile."""
     run = Run.objects.select_for_update().filter(pk=run_id, state__in=LIVE_STATES).first()
     if run is None:
         return None
-    for silent in RunWorker.objects.silent().filter(run_id=run_id):
-        _remove(silent)
+    living_workers(run_id)
     if run.state == RunState.QUEUED:
         Run.objects.filter(pk=run_id).update(state=RunState.RUNNING, started_at=Now())
     return RunWorker.objects.create(run_id=run_id, name=name)
@@ -72,7 +71,8 @@ def join_run(run_id: UUID, name: str) -> RunWorker | None:
 @transaction.atomic
 def leave_run(worker: RunWorker) -> None:
     """Give back shards and budget. Does nothing when the worker was removed before."""
-    if present := RunWorker.objects.select_for_update().filter(pk=worker.pk).first():
+    lock_run(worker.run_id)
+    if present := RunWorker.objects.filter(pk=worker.pk).first():
         _remove(present)
 
 
@@ -83,23 +83,39 @@ def _remove(worker: RunWorker) -> None:
 
 
 @transaction.atomic
+def living_workers(run_id: UUID, keep: int | None = None) -> list[RunWorker]:
+    """The run's workers in the order they came; those that are gone are removed.
+
+    Gone is who fell silent, or was a process of this machine that has ended: what it held of shards and
+    budget comes free. `keep` is the caller's own row: who asks is there. Locks the run.
+    """
+    lock_run(run_id)
+    present = list(RunWorker.objects.filter(run_id=run_id).order_by("pk"))
+    silent = set(RunWorker.objects.silent().filter(run_id=run_id).values_list("pk", flat=True))
+    silent |= {worker.pk for worker in present if has_died(worker.name)}
+    silent.discard(keep)
+    for worker in present:
+        if worker.pk in silent:
+            _remove(worker)
+    return [worker for worker in present if worker.pk is not None]
+
+
+@transaction.atomic
 def beat(worker: RunWorker, concurrency: int, busy: int) -> Share:
     """Show a sign of life, and learn how many cells this worker may execute at once.
 
     That is its part of the concurrency, less what the others have not given up yet: `busy` lanes end
     with the call they are in. The lock makes sure that no two workers take the same lanes.
     """
-    run = Run.objects.select_for_update().filter(pk=worker.run_id, state__in=LIVE_STATES).first()
-    alive = RunWorker.objects.alive().filter(run_id=worker.run_id).order_by("pk")
-    lanes = dict(alive.values_list("pk", "lanes"))
-    if run is None or not RunWorker.objects.filter(pk=worker.pk).exists():
-        return Share(is_live=False, lanes=0, part=0)
-    others = sum(used for pk, used in lanes.items() if pk != worker.pk)
-    rank = sum(pk < worker.pk for pk in lanes)
-    part = _part(concurrency, rank, len(lanes.keys() | {worker.pk}))
-    allowed = max(0, min(part, concurrency - others))
+    present = living_workers(worker.run_id, keep=worker.pk)
+    others = [other for other in present if other.pk != worker.pk]
+    if len(others) == len(present) or not Run.objects.live().filter(pk=worker.run_id).exists():
+        return Share(is_live=False, lanes=0, part=0, workers=len(others))
+    rank = sum(other.pk < worker.pk for other in others)
+    part = _part(concurrency, rank, len(present))
+    allowed = max(0, min(part, concurrency - sum(other.lanes for other in others)))
     RunWorker.objects.filter(pk=worker.pk).update(heartbeat_at=Now(), lanes=max(allowed, busy))
-    return Share(is_live=True, lanes=allowed, part=part)
+    return Share(is_live=True, lanes=allowed, part=part, workers=len(present))
 
 
 def _part(concurrency: int, rank: int, workers: int) -> int:
@@ -119,21 +135,33 @@ def claim_shard(worker: RunWorker) -> Shard | None:
 
 
 @transaction.atomic
-def lease_budget(worker: RunWorker, amount: Decimal) -> bool:
-    """Reserve `amount` of the run's budget for this worker; False when so much is not left."""
+def lease_budget(worker: RunWorker, amount: Decimal) -> bool | None:
+    """Reserve `amount` of the run's budget for this worker; False when so much is not left.
+
+    None for a worker that was given up for dead.
+    """
+    lock_run(worker.run_id)
+    if not RunWorker.objects.filter(pk=worker.pk).exists():
+        return None
     fits = Q(budget_usd__gte=F("cost_usd") + F("leased_usd") + amount)
     leased = Run.objects.filter(fits, pk=worker.run_id).update(leased_usd=F("leased_usd") + amount)
     if leased:
-        RunWorker.objects.filter(pk=worker.pk).update(leased_usd=F("leased_usd") + amount)
+        RunWorker.objects.filter(pk=worker.pk).update(leased_usd=F("leased_usd") + amount, is_waiting=False)
     return bool(leased)
 
 
 @transaction.atomic
 def return_budget(worker: RunWorker, amount: Decimal) -> bool:
-    """Give `amount` of the lease back; whether other workers hold leases still."""
-    if amount and RunWorker.objects.filter(pk=worker.pk).update(leased_usd=F("leased_usd") - amount):
+    """Give `amount` of the lease back and wait for budget; whether others may give back something, too.
+
+    What is left of the lease has been spent on cells whose results are not written yet.
+    """
+    lock_run(worker.run_id)
+    row = RunWorker.objects.filter(pk=worker.pk)
+    if row.update(leased_usd=F("leased_usd") - amount, is_waiting=True):
         Run.objects.filter(pk=worker.run_id).update(leased_usd=F("leased_usd") - amount)
-    return RunWorker.objects.alive().filter(run_id=worker.run_id, leased_usd__gt=0).exists()
+    holders = RunWorker.objects.alive().filter(run_id=worker.run_id, leased_usd__gt=0, is_waiting=False)
+    return holders.exists()
 
 
 @transaction.atomic
@@ -192,13 +220,26 @@ def progress_of(run_id: UUID, run: Run | Counters) -> events.RunProgressed:
     )
 
 
-def take_abandoned() -> list[UUID]:
-    """Live runs that a dead worker or a broken queue has left behind, each handed out once."""
-    died = Q(state=RunState.RUNNING, enqueued_at__lt=Now() - timedelta(seconds=settings.RUN_SHARD_SILENT_S))
-    lost = Q(state=RunState.QUEUED, enqueued_at__lt=Now() - _LOST_AFTER)
-    waiting = Run.objects.abandoned().filter(died | lost).order_by("created_at").values_list("pk", flat=True)
-    return [
-        run_id
-        for run_id in waiting[:_MAX_RECOVERED]
-        if Run.objects.filter(died | lost, pk=run_id).update(enqueued_at=Now())
-    ]
+def runs_in_need(*, besides: Collection[UUID], limit: int) -> list[UUID]:
+    """Live runs, at most `limit`, that a process should drain which drains those of `besides` already.
+
+    Nobody drains them, long enough to be sure that nobody will; or there is something left to claim for
+    one more worker. Runs that a command executes itself get no help while it lives: its environment may
+    differ from ours.
+    """
+    _remove_dead()
+    alive = RunWorker.objects.alive().filter(run_id=OuterRef("pk"))
+    asked = Q(enqueued_at__lt=Now() - _ASKED_BEGINS)
+    nobodys = ~Exists(alive) & (asked | Q(enqueued_at=None, created_at__lt=Now() - _COMMAND_BEGINS))
+    free = Exists(Shard.objects.claimable().filter(run_id=OuterRef("pk")))
+    crew = alive.order_by().values("run_id").annotate(size=Count("pk")).values("size")
+    helpable = free & Exists(alive) & Q(enqueued_at__isnull=False, concurrency__gt=Subquery(crew))
+    runs = Run.objects.live().exclude(pk__in=besides).filter(nobodys | helpable)
+    return list(runs.order_by("created_at").values_list("pk", flat=True)[: max(limit, 0)])
+
+
+def _remove_dead() -> None:
+    """Nobody has to wait for the silence of processes of this machine."""
+    workers = RunWorker.objects.values_list("run_id", "name")
+    for run_id in {run_id for run_id, name in workers if has_died(name)}:
+        living_workers(run_id)

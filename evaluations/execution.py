@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from evaluations.budget import Lease
+from evaluations.budget import Lease, UnpaidError
 from evaluations.cells import Cell, Column, Plan
 from evaluations.models import ResultState
 from evaluations.recording import FinishedCell
@@ -27,7 +27,7 @@ class CellExecutor:
     tokens: TokenStream
 
     async def execute(self, cell: Cell) -> FinishedCell:
-        """The cell's outcome. Raises BudgetSpentError before anything was called."""
+        """The cell's outcome. Raises UnpaidError when the budget does not suffice for all its calls."""
         if cell.column.is_deleted:
             name = cell.column.endpoint.name
             return _errored(cell, "endpoint_deleted", f"The model endpoint {name} no longer exists.")
@@ -43,7 +43,7 @@ class CellExecutor:
         return await self._assessed(cell, completion)
 
     async def _call(self, request: Request, **options: Any) -> Completion:
-        """Reserve, call, settle. Raises ProviderError, BudgetSpentError."""
+        """Reserve, call, settle. Raises ProviderError, UnpaidError."""
         if not self.lease.is_limited:
             return await client.complete(request, **options)
         estimate = estimate_usd(request.endpoint, request.messages, request.params)
@@ -69,6 +69,10 @@ class CellExecutor:
             return _finished(cell, completion, output, assess(specs, output, threshold=threshold))
         judging = _Judging(self, cell.column, cell.repeat)
         assessment = await assess_async(specs, output, judge=judging.ask, threshold=threshold)
+        if judging.unpaid:
+            # Scoring makes an error of what a judge raises; this is none of the cell's.
+            judging.unpaid.cost_usd = (completion.cost_usd or Decimal(0)) + judging.cost_usd
+            raise judging.unpaid
         return _finished(cell, completion, output, assessment, judging.cost_usd)
 
 
@@ -80,9 +84,10 @@ class _Judging:
     column: Column
     repeat: int
     cost_usd: Decimal = field(default=Decimal(0))
+    unpaid: UnpaidError | None = None
 
     async def ask(self, name: str | None, messages: list[dict[str, Any]]) -> str:
-        """The judge's text. Raises ProviderError, ScorerError, BudgetSpentError."""
+        """The judge's text. Raises ProviderError, ScorerError, UnpaidError."""
         plan = self.executor.plan
         endpoint = self.column.endpoint if name is None else plan.judges.get(name)
         if endpoint is None:
@@ -94,7 +99,11 @@ class _Judging:
             repeat=self.repeat,
             cache=plan.cache,
         )
-        completion = await self.executor._call(request)
+        try:
+            completion = await self.executor._call(request)
+        except UnpaidError as error:
+            self.unpaid = error
+            raise
         self.cost_usd += completion.cost_usd or Decimal(0)
         return clean(completion.text)
 

@@ -2,46 +2,46 @@
 
 import asyncio
 import logging
-import math
 import os
-import secrets
-import socket
 import threading
 import time
 from uuid import UUID
 
 from django.conf import settings
-from django.db import close_old_connections, connections
+from django.db import connections
 
-from evaluations import claims, engine
+from evaluations import claims
+from evaluations.drains import drains, new_loop
+from evaluations.engine import Drain
 from evaluations.models import Run, RunState
+from evaluations.worker_names import new_worker_name
 
 log = logging.getLogger(__name__)
 
-_LANES_PER_WORKER = 100
-
 
 def enqueue(run_id: UUID) -> None:
-    """Have the run drained soon, by whatever AUTOFORGE_EXECUTOR says."""
+    """Have the run drained soon, by whatever AUTOFORGE_EXECUTOR says.
+
+    Never fails: workers look for runs by themselves, a message only makes it quicker.
+    """
     if settings.EXECUTOR == "celery":
-        from evaluations.tasks import drain_run
+        from evaluations.tasks import ask_workers
 
-        for _ in range(_workers_for(run_id)):
-            drain_run.delay(str(run_id))
+        ask_workers(run_id)
     else:
-        in_process.enqueue(run_id)
+        drains.start(run_id)
 
 
-def _workers_for(run_id: UUID) -> int:
-    """How many worker slots to ask for: one keeps this many lanes busy; those that come late find no work."""
-    concurrency = Run.objects.values_list("concurrency", flat=True).get(pk=run_id)
-    return math.ceil(concurrency / _LANES_PER_WORKER)
+def drain_in_process(run_id: UUID) -> None:
+    """Drain the run on this process's loop and wait for that; returns at once if it is at it already."""
+    if ended := drains.start(run_id):
+        ended.result()
 
 
 def drain_here(run_id: UUID) -> None:
     """Drain the run in this thread until it has ended."""
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(engine.drain(run_id, _worker_name()))
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(Drain(run_id, new_worker_name()).work())
 
 
 def run_to_end(run_id: UUID) -> Run:
@@ -54,122 +54,55 @@ def run_to_end(run_id: UUID) -> Run:
     return Run.objects.select_related("dataset").get(pk=run_id)
 
 
-def recover_runs() -> int:
-    """Enqueue live runs that nobody works on any more; how many."""
-    abandoned = claims.take_abandoned()
-    for run_id in abandoned:
-        log.warning("run %s has no worker any more: it is taken up again", run_id)
-        enqueue(run_id)
-    return len(abandoned)
+def take_up_runs() -> int:
+    """Drain here what nobody drains, and help with what more workers could drain; how many were begun."""
+    known = drains.run_ids
+    wanted = claims.runs_in_need(besides=known, limit=settings.WORKER_THREADS - len(known))
+    return sum(drains.start(run_id) is not None for run_id in wanted)
 
 
-def start_recovery() -> None:
-    """Look for abandoned runs now and then, in a thread that ends with the process. May be called twice."""
-    recovery.start()
+def start_looking() -> None:
+    """Look for runs to take up, in a thread that ends with the process. May be called twice."""
+    _look_out.start()
+
+
+def stop() -> None:
+    """Leave all runs in order; returns at once, `wait_idle` waits. For a process that was told to end."""
+    drains.stop(settings.RUN_STOP_S)
 
 
 def wait_idle(timeout_s: float) -> bool:
     """Whether everything that this process executes by itself ended within `timeout_s`."""
-    return in_process.wait_idle(timeout_s)
+    return drains.wait_idle(timeout_s)
 
 
-def _worker_name() -> str:
-    return f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
-class _InProcess:
-    """A daemon thread with an event loop of its own, started with the first run."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
-        self._idle = threading.Condition(self._lock)
-        # Value: whether the run was enqueued again while it was being drained.
-        self._runs: dict[UUID, bool] = {}
-
-    def enqueue(self, run_id: UUID) -> None:
-        with self._lock:
-            self._forget_parent()
-            if run_id in self._runs:
-                self._runs[run_id] = True
-                return
-            self._runs[run_id] = False
-            loop = self._loop = self._loop or self._start()
-        asyncio.run_coroutine_threadsafe(self._drain(run_id), loop)
-
-    def wait_idle(self, timeout_s: float) -> bool:
-        with self._idle:
-            return self._idle.wait_for(lambda: not self._runs, timeout_s)
-
-    def _forget_parent(self) -> None:
-        """A thread does not survive a fork: the child starts its own."""
-        if self._pid != os.getpid():
-            self._pid, self._loop, self._runs = os.getpid(), None, {}
-
-    def _start(self) -> asyncio.AbstractEventLoop:
-        loop = _new_loop()
-        threading.Thread(target=loop.run_forever, name="runs", daemon=True).start()
-        return loop
-
-    async def _drain(self, run_id: UUID) -> None:
-        try:
-            while True:
-                await engine.drain(run_id, _worker_name())
-                if not self._is_wanted_again(run_id):
-                    return
-        except Exception:
-            log.exception("run %s could not be drained; it is taken up again later", run_id)
-            self._forget(run_id)
-
-    def _is_wanted_again(self, run_id: UUID) -> bool:
-        with self._idle:
-            if self._runs.get(run_id):
-                self._runs[run_id] = False
-                return True
-            self._runs.pop(run_id, None)
-            self._idle.notify_all()
-            return False
-
-    def _forget(self, run_id: UUID) -> None:
-        with self._idle:
-            self._runs.pop(run_id, None)
-            self._idle.notify_all()
-
-
-class _Recovery:
-    """Calls `recover_runs` periodically."""
+class _LookOut:
+    """Calls `take_up_runs` periodically."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pid = 0
+        self._has_failed = False
 
     def start(self) -> None:
         with self._lock:
             if self._pid == os.getpid():
                 return
             self._pid = os.getpid()
-        threading.Thread(target=self._loop, name="run-recovery", daemon=True).start()
+        threading.Thread(target=self._loop, name="look-out", daemon=True).start()
 
     def _loop(self) -> None:
         while True:
             try:
-                close_old_connections()
-                recover_runs()
-            except Exception:
-                log.exception("looking for abandoned runs failed; it is tried again")
+                take_up_runs()
+                self._has_failed = False
+            except Exception as error:
+                if not self._has_failed:  # a database may be away for long
+                    log.warning("cannot look for runs, trying on: %s", error)
+                self._has_failed = True
             finally:
                 connections.close_all()
-            time.sleep(settings.RUN_SHARD_SILENT_S / 2)
+            time.sleep(settings.RUN_LOOK_S)
 
 
-in_process = _InProcess()
-recovery = _Recovery()
+_look_out = _LookOut()

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F, FloatField, Q, QuerySet, Value
+from django.db.models import F, FloatField, QuerySet, Value
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
@@ -72,10 +72,6 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Runs that are to be worked on."""
         return self.filter(state__in=LIVE_STATES)
 
-    def abandoned(self) -> "RunQuerySet":
-        """Live runs that no worker has shown a sign of life for."""
-        return self.live().exclude(pk__in=RunWorker.objects.alive().values("run_id"))
-
 
 class Run(models.Model):
     """An experiment, frozen at its start, and how far it has come.
@@ -118,7 +114,9 @@ class Run(models.Model):
     created_by = models.CharField(max_length=150)
     # Not the database's default: SQLite writes that with fewer digits, and pages are cut by comparing text.
     created_at = models.DateTimeField(default=timezone.now)
-    enqueued_at = models.DateTimeField(db_default=Now())
+    enqueued_at = models.DateTimeField(
+        null=True, help_text="When workers were asked to execute it; empty: a command does it by itself."
+    )
     started_at = models.DateTimeField(null=True, help_text="Start of the present or last period of work.")
     active_s = models.FloatField(default=0, help_text="Duration of the periods of work before that one.")
     finished_at = models.DateTimeField(null=True)
@@ -189,6 +187,9 @@ class RunWorker(models.Model):
     leased_usd = models.DecimalField(
         max_digits=18, decimal_places=9, default=Decimal(0), help_text="Its part of the run's budget."
     )
+    is_waiting = models.BooleanField(
+        default=False, help_text="For budget; it makes no call, so nothing of its lease comes back."
+    )
 
     objects = RunWorkerQuerySet.as_manager()
 
@@ -206,8 +207,8 @@ class ShardQuerySet(models.QuerySet["Shard"]):
         return self.filter(is_done=False)
 
     def claimable(self) -> "ShardQuerySet":
-        """Open shards that nobody has, or whose worker fell silent."""
-        return self.open().filter(Q(worker=None) | Q(worker__in=RunWorker.objects.silent()))
+        """Open shards that no living worker has."""
+        return self.open().exclude(worker__in=RunWorker.objects.alive())
 
 
 class Shard(models.Model):
@@ -217,7 +218,11 @@ class Shard(models.Model):
     number = models.PositiveIntegerField()
     first_case_id = models.BigIntegerField()
     last_case_id = models.BigIntegerField()
-    worker = models.ForeignKey(RunWorker, on_delete=models.SET_NULL, null=True, related_name="shards")
+    # No constraint: a worker may be removed, being thought dead, at the moment in which it claims a shard.
+    # Such a claim is worth nothing.
+    worker = models.ForeignKey(
+        RunWorker, on_delete=models.DO_NOTHING, null=True, related_name="+", db_constraint=False
+    )
     is_done = models.BooleanField(default=False)
 
     objects = ShardQuerySet.as_manager()

@@ -60,27 +60,43 @@ class Recorded:
 
     ids: dict[tuple[int, int, int], int]
     counters: Counters
+    workers: int  # that drain the run
 
 
 @transaction.atomic
 def record_batch(
-    worker: RunWorker, cells: Sequence[FinishedCell], done_shards: Sequence[int], *, has_budget: bool = False
+    worker: RunWorker,
+    cells: Sequence[FinishedCell],
+    done_shards: Sequence[int],
+    *,
+    has_budget: bool = False,
+    spent_usd: Decimal = Decimal(0),
 ) -> Recorded:
     """Write `cells`, count those that nobody wrote before, and mark shards whose last cell this was.
 
-    With a budget the cost leaves the worker's lease. May be repeated after a lost connection: what is
-    there already is neither written nor counted twice.
+    With a budget the cost leaves the worker's lease. `spent_usd` was paid for cells that have no result.
+    May be repeated after a lost connection: cells that are there are neither written nor counted twice.
     """
+    if has_budget:
+        lock_run(worker.run_id)
     ids = _insert(worker.run_id, cells) if cells else {}
-    counters = _count(worker, [cell for cell in cells if cell.key in ids], has_budget=has_budget)
+    new = [cell for cell in cells if cell.key in ids]
+    counters, workers = _count(worker, new, has_budget=has_budget, spent_usd=spent_usd)
     if done_shards:
         Shard.objects.filter(pk__in=done_shards).update(is_done=True)
-    return Recorded(ids, counters)
+    return Recorded(ids, counters, workers)
 
 
-def _count(worker: RunWorker, cells: Sequence[FinishedCell], *, has_budget: bool) -> Counters:
+def lock_run(run_id: UUID) -> None:
+    """Before anything that changes rows of the run's workers as well: one order, no deadlock."""
+    Run.objects.select_for_update().filter(pk=run_id).values_list("pk").first()
+
+
+def _count(
+    worker: RunWorker, cells: Sequence[FinishedCell], *, has_budget: bool, spent_usd: Decimal
+) -> tuple[Counters, int]:
     states = [cell.state for cell in cells]
-    cost = sum((cell.cost_usd for cell in cells if cell.cost_usd), Decimal(0))
+    cost = sum((cell.cost_usd for cell in cells if cell.cost_usd), spent_usd)
     changes: list[int | float | Decimal] = [
         len(cells),
         states.count(ResultState.PASSED),
@@ -94,7 +110,8 @@ def _count(worker: RunWorker, cells: Sequence[FinishedCell], *, has_budget: bool
     ]
     with connection.cursor() as cursor:
         cursor.execute(_UPDATE, [*changes, _key(worker.run_id)])
-        return Counters(*cursor.fetchone())
+        *counters, workers = cursor.fetchone()
+        return Counters(*counters), workers
 
 
 def _settle(worker: RunWorker, cost: Decimal) -> Decimal:
@@ -151,5 +168,6 @@ _COUNTED = (
 # Raw, because the ORM takes longer to build this statement than the database to carry it out.
 _UPDATE = (
     f"UPDATE {Run._meta.db_table} SET {', '.join(f'{name} = {name} + %s' for name in _COUNTED)} "  # noqa: S608  likewise
-    f"WHERE id = %s RETURNING {', '.join(Counters.__struct_fields__)}"
+    f"WHERE id = %s RETURNING {', '.join(Counters.__struct_fields__)}, "
+    f"(SELECT count(*) FROM {RunWorker._meta.db_table} WHERE run_id = {Run._meta.db_table}.id)"
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from decimal import Decimal
 from uuid import UUID
 
 from django.conf import settings
@@ -32,7 +33,10 @@ class ResultSink:
         self._is_full_batch = asyncio.Event()
         self._is_closing = False
         self._progress_due = 0.0
+        self._spent_usd = Decimal(0)
         self.is_run_live = True
+        self.workers = 1
+        """How many drained the run when the last batch was written."""
 
     async def put(self, cell: FinishedCell, *, done_shard: int | None = None) -> None:
         """Hand over a cell; `done_shard` is the shard whose last cell it is."""
@@ -45,6 +49,10 @@ class ResultSink:
         if len(self._cells) >= MAX_PENDING:
             self._room.clear()
             await self._room.wait()
+
+    def count_cost(self, cost_usd: Decimal) -> None:
+        """Add what was paid for a cell that has no result."""
+        self._spent_usd += cost_usd
 
     async def run(self) -> None:
         """Write batches until `close` is called and everything is written."""
@@ -66,7 +74,7 @@ class ResultSink:
 
     async def write_rest(self) -> None:
         """What `run` did not come to, because something failed."""
-        while self._cells or self._done_shards:
+        while self._cells or self._done_shards or self._spent_usd:
             await self._write()
         await self._db.insist(self._tell_progress)
 
@@ -88,14 +96,16 @@ class ResultSink:
         if not self._is_closing:
             self._wake.clear()
             self._is_full_batch.clear()
-        if cells or shards:
-            recorded = await self._db.insist(self._record, cells, shards)
+        spent_usd, self._spent_usd = self._spent_usd, Decimal(0)
+        if cells or shards or spent_usd:
+            recorded = await self._db.insist(self._record, cells, shards, spent_usd)
             self.is_run_live = recorded.counters.state in LIVE_STATES
+            self.workers = recorded.workers
         self._room.set()
 
-    def _record(self, cells: list[FinishedCell], shards: list[int]) -> Recorded:
+    def _record(self, cells: list[FinishedCell], shards: list[int], spent_usd: Decimal) -> Recorded:
         """In the writer thread: write, then tell."""
-        recorded = record_batch(self._worker, cells, shards, has_budget=self._has_budget)
+        recorded = record_batch(self._worker, cells, shards, has_budget=self._has_budget, spent_usd=spent_usd)
         run_id, counters = self._worker.run_id, recorded.counters
         if recorded.ids:
             events.emit(_results_event(run_id, recorded, cells))

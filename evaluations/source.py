@@ -28,6 +28,11 @@ class CellSource:
         """Fetch early enough for so many lanes."""
         self._low_water = lanes + _SPARE_CELLS
 
+    @property
+    def has_more(self) -> bool:
+        """Whether a lane may find a cell here."""
+        return bool(self._ready) or not self.is_exhausted
+
     def stop(self) -> None:
         """Hand out no more cells."""
         self.is_exhausted = True

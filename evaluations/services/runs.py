@@ -44,6 +44,7 @@ def start_run(project: Project, new: NewRun, *, actor: Actor, enqueue: bool = Tr
         last_case_id=frozen.last_case_id,
         total=frozen.case_count * len(frozen.prompts) * len(frozen.endpoints) * new.repeats,
         created_by=actor.name,
+        enqueued_at=Now() if enqueue else None,
     )
     Shard.objects.bulk_create(shards_of(run), batch_size=_SHARD_BATCH)
     if enqueue:

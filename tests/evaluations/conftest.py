@@ -1,5 +1,6 @@
 """Fixtures of the evaluation tests: a prompt, a simulated model, a data set, and runs that end."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +24,7 @@ EQUALS = [{"type": "equals", "value": "{{ expected }}"}]
 def _no_known_answers() -> None:
     """Every test begins with an empty response cache."""
     response_cache.cache_clear()
+    asyncio.run(response_cache().clear())
 
 
 @pytest.fixture

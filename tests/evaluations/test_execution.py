@@ -16,6 +16,7 @@ from evaluations.models import Result, Run, RunWorker
 from evaluations.recording import FinishedCell, record_batch
 from evaluations.schemas import NewRun, PromptRef
 from evaluations.services import start_run
+from evaluations.worker_names import has_died, new_worker_name
 from prompts.models import ModelEndpoint, Prompt
 from prompts.services import create_endpoint, create_prompt
 from tests.evaluations.conftest import EQUALS, wait_for_end
@@ -46,26 +47,46 @@ def test_celery_executes_runs_as_well(ended: Any, settings: Any) -> None:
 
 
 def test_an_abandoned_run_is_taken_up_once(api: Any, waiting: Run) -> None:
-    assert executor.recover_runs() == 0  # its message may still be on its way
+    Run.objects.filter(pk=waiting.pk).update(enqueued_at=timezone.now())
+    assert executor.take_up_runs() == 0  # its message may still be on its way
     long_ago = timezone.now() - timedelta(minutes=5)
     dead = RunWorker.objects.create(run=waiting, name="dead", lanes=8, heartbeat_at=long_ago, leased_usd=1)
     Run.objects.filter(pk=waiting.pk).update(state="running", enqueued_at=long_ago, leased_usd=1)
     waiting.shards.update(worker=dead)
-    assert executor.recover_runs() == 1 and executor.recover_runs() == 0
+    assert executor.take_up_runs() == 1 and executor.take_up_runs() == 0
     assert wait_for_end(api, str(waiting.pk))["done"] == 10
     waiting.refresh_from_db()
     assert waiting.leased_usd == 0 and not waiting.workers.exists()
 
 
-def test_a_run_with_a_living_worker_is_left_alone(waiting: Run) -> None:
-    long_ago = timezone.now() - timedelta(minutes=5)
-    Run.objects.filter(pk=waiting.pk).update(state="running", enqueued_at=long_ago)
+def test_a_command_gets_no_help_while_it_lives(waiting: Run) -> None:
     worker = claims.join_run(waiting.pk, "alive")
-    assert worker is not None and executor.recover_runs() == 0
+    assert worker is not None and executor.take_up_runs() == 0
     assert claims.next_step(waiting.pk) is claims.Step.WORK
     while claims.claim_shard(worker):
         pass
     assert claims.next_step(waiting.pk) is claims.Step.WAIT
+
+
+def test_a_run_gets_help_while_there_is_something_to_claim(api: Any, waiting: Run) -> None:
+    Run.objects.filter(pk=waiting.pk).update(enqueued_at=timezone.now(), concurrency=1)
+    first = claims.join_run(waiting.pk, "alive")
+    assert first is not None and executor.take_up_runs() == 0  # one worker is enough for one lane
+    Run.objects.filter(pk=waiting.pk).update(concurrency=2)
+    assert executor.take_up_runs() == 1
+    assert wait_for_end(api, str(waiting.pk))["done"] == 10
+
+
+def test_a_worker_of_this_machine_that_died_is_not_waited_for(api: Any, waiting: Run) -> None:
+    name = new_worker_name().split("~")
+    assert not has_died("~".join(name)) and not has_died("elsewhere~" + "~".join(name[1:]))
+    dead = claims.join_run(waiting.pk, "~".join([*name[:2], "4194999", name[3]]))  # above the largest pid
+    assert dead is not None and has_died(dead.name)
+    while claims.claim_shard(dead):
+        pass
+    Run.objects.filter(pk=waiting.pk).update(enqueued_at=timezone.now() - timedelta(seconds=3))
+    assert executor.take_up_runs() == 1
+    assert wait_for_end(api, str(waiting.pk))["done"] == 10
 
 
 def test_two_workers_never_have_more_lanes_than_the_run(waiting: Run) -> None:

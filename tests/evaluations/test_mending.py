@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from autoforge.models import Project
 from evaluations.models import Result, Run, RunWorker, Shard
 from prompts.models import ModelEndpoint
+from prompts.services import create_endpoint
 from tests.evaluations.conftest import wait_for_end
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -102,6 +104,24 @@ def test_the_budget_is_a_hard_limit(api: Any, ended: Any, endpoint: ModelEndpoin
     again = wait_for_end(api, run["id"])
     assert (again["state"], again["done"]) == ("finished", 10)
     assert again["cost_usd"] == pytest.approx(0.03)
+
+
+def test_a_judge_that_the_budget_cannot_pay_is_no_error(
+    api: Any, ended: Any, endpoint: ModelEndpoint, project: Project
+) -> None:
+    prices = {"input_usd_per_mtok": 0, "output_usd_per_mtok": 1000, "params": {"max_tokens": 30}}
+    ModelEndpoint.objects.filter(pk=endpoint.pk).update(**prices)
+    verdict = '{"pass": true, "score": 1, "reason": "kind"}'
+    judge = create_endpoint(project, name="judge", provider="simulated", settings={"output": verdict})
+    ModelEndpoint.objects.filter(pk=judge.pk).update(**prices)
+    # A call reserves $0.03; an answer costs $0.003 and its judge $0.006.
+    rubric = [{"type": "llm-rubric", "value": "is kind", "provider": "judge"}]
+    run = ended(budget_usd=0.05, concurrency=1, scorers=rubric)
+    assert (run["state"], run["errors"]) == ("over_budget", 0)
+    assert 0 < run["done"] < 10 and run["cost_usd"] <= 0.05
+    api.post(f"/api/v1/runs/{run['id']}/resume", {"budget_usd": 1}).expect(200)
+    again = wait_for_end(api, run["id"])
+    assert (again["state"], again["passed"], again["cost_usd"]) == ("finished", 10, pytest.approx(0.09))
 
 
 def test_a_bug_fails_the_run_and_is_logged_once(

@@ -3,11 +3,12 @@
 from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from autoforge.installation import introduction, prepare, write_environment
 from autoforge.processes import run_uvicorn
-from evaluations.executor import start_recovery
+from evaluations import executor
 
 
 class Command(BaseCommand):
@@ -20,5 +21,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         self.stdout.write(introduction(prepare(), options["port"]))
         write_environment(options["port"])
-        start_recovery()
+        executor.start_looking()
         run_uvicorn(host=options["host"], port=options["port"])
+        executor.stop()
+        executor.wait_idle(settings.RUN_STOP_S + 2)
