@@ -234,6 +234,11 @@ ALLOW_PRIVATE_ENDPOINTS = env.bool("AUTOFORGE_ALLOW_PRIVATE_ENDPOINTS", default=
 # Encrypts provider secrets at rest; rotate by putting the new key first.
 FIELD_ENCRYPTION_KEYS = env.list("AUTOFORGE_ENCRYPTION_KEYS", default=[])
 
+# A libSQL/Turso database that `manage.py sync_turso` copies projects to
+TURSO_URL = env.str("AUTOFORGE_TURSO_URL", default="")
+TURSO_TOKEN = env.str("AUTOFORGE_TURSO_TOKEN", default="")
+TURSO_TIMEOUT_S = env.float("AUTOFORGE_TURSO_TIMEOUT", default=60.0)
+
 # HTTP limits, in bytes and seconds
 MAX_BODY_BYTES = env.int("AUTOFORGE_MAX_BODY_MB", default=2) * 1024 * 1024
 MAX_IMPORT_BYTES = env.int("AUTOFORGE_MAX_IMPORT_MB", default=64) * 1024 * 1024
