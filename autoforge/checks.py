@@ -7,9 +7,11 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import connections
+from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from autoforge.http.async_handler import is_two_halves
+from autoforge.models import Role
 
 POOL_OPTIONS = {"POOL_SIZE", "MAX_OVERFLOW", "TIMEOUT", "RECYCLE", "PRE_PING", "ECHO"}
 
@@ -43,6 +45,26 @@ def middleware_suits_both_handlers(**_: Any) -> list[CheckMessage]:
         for path in settings.MIDDLEWARE
         if not is_two_halves(import_string(path))
     ]
+
+
+@register()
+def rate_limits_name_what_exists(**_: Any) -> list[CheckMessage]:
+    """A limit of a role or route that does not exist would hold for nobody."""
+    routes = {name for name in get_resolver().reverse_dict if isinstance(name, str)}
+    known = {"ROLE": set(Role.values), "ROUTE": routes}
+    return [
+        Error(f"AUTOFORGE_RATE_LIMITS_BY_{kind} has {name}={limit}: {sentence}.")
+        for kind, names in known.items()
+        for name, limit in getattr(settings, f"RATE_LIMITS_BY_{kind}").items()
+        for sentence in _limit_mistakes(name, limit, names)
+    ]
+
+
+def _limit_mistakes(name: str, limit: int, names: Collection[str]) -> Iterator[str]:
+    if name not in names:
+        yield f"there is no {name!r}, only {', '.join(sorted(names))}"
+    if limit < 0:
+        yield "a limit is a number of requests a minute, 0 for none"
 
 
 @register()

@@ -68,10 +68,11 @@ class _Taken(NamedTuple):
 class _Lease:
     """What this process may still give to a caller, or until when it need not ask for more."""
 
-    __slots__ = ("beyond", "left", "opens_at", "per_min", "resets_at", "size", "taken_at")
+    __slots__ = ("asking", "beyond", "left", "opens_at", "per_min", "resets_at", "size", "taken_at")
 
     def __init__(self, per_min: int) -> None:
         self.per_min = per_min
+        self.asking = threading.Lock()
         self.left = self.beyond = self.size = 0
         self.taken_at = self.resets_at = self.opens_at = 0.0
 
@@ -97,12 +98,19 @@ class Throttle:
 
     def ask(self, policy: Policy) -> Quota:
         """The same by what everybody counted, with a new lease. Waits for Redis."""
-        lease, now = self._lease(policy), time.monotonic()
+        lease = self._lease(policy)
+        with lease.asking:  # or every thread would take a lease
+            return self.spend(policy) or self._renew(policy, lease)
+
+    def _renew(self, policy: Policy, lease: _Lease) -> Quota:
+        now = time.monotonic()
         taken = _take(policy, self._next_size(policy, lease, now))
         with self._lock:
             lease.left += max(0, taken.amount - 1)
             lease.beyond, lease.size, lease.taken_at = taken.left, taken.amount, now
-            lease.resets_at, lease.opens_at = now + taken.resets_s, now + taken.wait_s
+            lease.resets_at = now + taken.resets_s
+            # 0 while it is open: another thread's `now` may be a moment older than ours.
+            lease.opens_at = now + taken.wait_s if taken.wait_s else 0.0
         if taken.amount:
             return Quota(policy, lease.beyond + lease.left, taken.resets_s)
         return self._shut(policy, lease, now) or Quota(policy, 0, taken.resets_s, wait_s=0.0)

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.checks import run_checks
 from django.test import Client, override_settings
 from prometheus_client import REGISTRY
 
@@ -161,7 +163,7 @@ class TestExactness:
         with ThreadPoolExecutor(8) as threads:
             assert sum(threads.map(ask, range(2 * per_min + 20))) == per_min
 
-    def test_processes_share_a_limit(self, request: pytest.FixtureRequest) -> None:
+    def test_processes_share_a_limit(self) -> None:
         processes, policy = [Throttle() for _ in range(4)], Policy("key", "1", 2_000)
         allowed = 0
         for number in range(4_000):
@@ -179,6 +181,24 @@ class TestExactness:
         slow = Throttle()
         quotas = [slow.spend(policy) or slow.ask(policy) for _ in range(10)]
         assert quotas[0].left - quotas[-1].left == 9
+
+    def test_nobody_is_refused_while_another_thread_takes_a_lease(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        throttle, policy = Throttle(), Policy("key", "1", 100_000)
+        throttle.ask(policy)
+        clock = time.monotonic
+
+        def late() -> float:
+            """This thread looks at the clock, then another one takes a lease."""
+            now = clock()
+            monkeypatch.setattr(throttling.time, "monotonic", clock)
+            throttle.ask(policy)
+            throttle._leases["key", "1"].left = 0
+            return now
+
+        monkeypatch.setattr(throttling.time, "monotonic", late)
+        assert throttle.spend(policy) is None
 
     def test_a_changed_limit_holds_at_once(self) -> None:
         throttle = Throttle()
@@ -316,3 +336,16 @@ class TestFailedLogins:
 
 def _basic(public_id: str, secret: str) -> str:
     return "Basic " + base64.b64encode(f"{public_id}:{secret}".encode()).decode()
+
+
+def test_limits_of_what_does_not_exist_stop_the_start() -> None:
+    def mistakes(**limits: dict[str, int]) -> list[str]:
+        with override_settings(**limits):
+            return [message.msg for message in run_checks() if "RATE_LIMITS" in message.msg]
+
+    assert mistakes(RATE_LIMITS_BY_ROLE={"viewer": 1}, RATE_LIMITS_BY_ROUTE={"completions": 0}) == []
+    assert [
+        "reader=1: there is no 'reader', only editor" in each
+        for each in mistakes(RATE_LIMITS_BY_ROLE={"reader": 1})
+    ] == [True]
+    assert len(mistakes(RATE_LIMITS_BY_ROUTE={"nowhere": 1, "runs": -1})) == 2
