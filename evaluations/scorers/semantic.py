@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from prompts.llm.embeddings import EmbeddingsUnavailableError, embed
 from evaluations.scorers.javascript import js_string
 from evaluations.scorers.registry import scorer, shown, threshold_of
 from evaluations.scorers.types import Output, Score, ScorerError, ScorerSpec, UnjudgeableError
+from prompts.llm.embeddings import EmbeddingsUnavailableError, embed
 
 
 def references(spec: ScorerSpec) -> list[str]:
