@@ -13,6 +13,7 @@ from evaluations.urls import urlpatterns as evaluations_urls
 from monitoring.urls import health_urls
 from monitoring.urls import urlpatterns as monitoring_urls
 from prompts.urls import urlpatterns as prompts_urls
+from realtime.urls import page_urls
 from realtime.urls import urlpatterns as realtime_urls
 
 api = Router("api/v1/", [*prompts_urls, *evaluations_urls, *realtime_urls, *monitoring_urls])
@@ -25,6 +26,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^api/v1(?:/|$)", unknown_url),
     path("v1/", include("prompts.compat.openai.urls")),
     *health_urls,
+    *page_urls,
     path("admin/login/", login),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
