@@ -12,6 +12,7 @@ from prompts.reads import resolve_version
 from prompts.schemas import PromptOut
 
 reads = ReadThrough("prompt_metadata")
+_decoder = msgspec.json.Decoder(PromptOut)
 
 
 def read_prompt(
@@ -29,6 +30,13 @@ def read_prompt(
     """
     load = partial(_load, project, name, label, version)
     return reads.get((project.pk, name), (label, version), load, fresh=fresh)
+
+
+def find_prompt(
+    project: Project, name: str, *, label: str | None = None, version: int | None = None
+) -> PromptOut:
+    """`read_prompt` for those who use what it says."""
+    return _decoder.decode(read_prompt(project, name, label=label, version=version).body)
 
 
 def _load(project: Project, name: str, label: str | None, version: int | None) -> bytes:

@@ -74,7 +74,7 @@ class CompletionOut(msgspec.Struct, kw_only=True):
         return cls(
             id=id,
             model=call.request.endpoint.name,
-            prompt=PromptRef(version.prompt.name, version.number) if version else None,
+            prompt=PromptRef(version.name, version.version) if version else None,
             text=completion.text,
             finish_reason=completion.finish_reason,
             tokens=Tokens(completion.usage.input_tokens, completion.usage.output_tokens),

@@ -9,7 +9,7 @@ from autoforge.api import Body, ProjectController
 from autoforge.models import Role
 from autoforge.pagination import Page, PageQuery
 from prompts import services
-from prompts.caching import read_prompt
+from prompts.caching import find_prompt, read_prompt
 from prompts.diffing import VersionDiff, diff_versions
 from prompts.models import Prompt
 from prompts.reads import (
@@ -148,7 +148,7 @@ class RenderController(PromptBase):
     def post(self, parsed_path: Path[PromptPath], parsed_body: Body[Rendering]) -> Rendered:
         """The messages; 422 with `missing` and `unknown` when the variables do not fit."""
         body = parsed_body
-        version = resolve_version(self.project, parsed_path.name, label=body.label, version=body.version)
+        version = find_prompt(self.project, parsed_path.name, label=body.label, version=body.version)
         return Rendered(services.render_version(version, body.vars, refuse_unknown=True))
 
 

@@ -8,11 +8,13 @@ import msgspec
 
 from autoforge.errors import InvalidInput
 from autoforge.models import Project
+from prompts.caching import find_prompt
+from prompts.endpoint_copies import load_endpoint
 from prompts.endpoint_rules import check_params, own_params
-from prompts.llm.providers.base import CacheUse, Request, merge_params
-from prompts.models import ModelEndpoint, PromptType, PromptVersion
-from prompts.reads import resolve_version
+from prompts.llm.providers.base import CacheUse, Endpoint, Request, merge_params
+from prompts.models import PromptType
 from prompts.rendering import RenderError, render
+from prompts.schemas import PromptOut
 
 
 class PromptChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +30,7 @@ class Call:
     """A request ready to be sent, and the version that its messages came from."""
 
     request: Request
-    version: PromptVersion | None
+    version: PromptOut | None
 
 
 def prepare_call(
@@ -41,8 +43,9 @@ def prepare_call(
     params: Mapping[str, Any] | None = None,
     cache: CacheUse = "use",
 ) -> Call:
-    """What to send for a rendered `prompt`, or for literal `messages`: one of the two. At most 2 queries.
+    """What to send for a rendered `prompt`, or for literal `messages`: one of the two.
 
+    No query when prompt and endpoint were read a moment ago, else at most 3.
     `model` names an endpoint; without it, the prompt's config may ("model"). Variables that the template
     does not use are ignored. Parameters of the call win
     over the prompt's config, which wins over the endpoint's. Raises NotFound, InvalidInput with the
@@ -60,7 +63,7 @@ def prepare_call(
     config = version.config if version else {}
     endpoint = _endpoint_of(project, model or config.get("model"))
     request = Request(
-        endpoint=endpoint.as_endpoint(),
+        endpoint=endpoint,
         messages=tuple(sent),
         params=merge_params(endpoint.params, own_params(config), check_params(params or {})),
         cache=cache,
@@ -86,7 +89,7 @@ def build_request(
 
 
 def render_version(
-    version: PromptVersion, vars: Mapping[str, Any], *, refuse_unknown: bool = False
+    version: PromptOut, vars: Mapping[str, Any], *, refuse_unknown: bool = False
 ) -> list[dict[str, Any]]:
     """The messages of `version` filled with `vars`.
 
@@ -95,7 +98,7 @@ def render_version(
     """
     unknown = sorted(vars.keys() - set(version.variables)) if refuse_unknown else []
     unknown_sentence = f"The template does not use {', '.join(unknown)}." if unknown else ""
-    kind: Literal["text", "chat"] = "chat" if version.prompt.type == PromptType.CHAT else "text"
+    kind: Literal["text", "chat"] = "chat" if version.type == PromptType.CHAT else "text"
     try:
         messages = render(version.template, kind, vars)
     except RenderError as error:
@@ -106,14 +109,12 @@ def render_version(
     return messages
 
 
-def _version_of(project: Project, prompt: str | PromptChoice) -> PromptVersion:
+def _version_of(project: Project, prompt: str | PromptChoice) -> PromptOut:
     choice = PromptChoice(name=prompt) if isinstance(prompt, str) else prompt
-    return resolve_version(project, choice.name, label=choice.label, version=choice.version)
+    return find_prompt(project, choice.name, label=choice.label, version=choice.version)
 
 
-def _endpoint_of(project: Project, model: Any) -> ModelEndpoint:
+def _endpoint_of(project: Project, model: Any) -> Endpoint:
     if not isinstance(model, str) or not model:
         raise InvalidInput("'model' is missing: name one of the project's models (GET models lists them).")
-    endpoint = ModelEndpoint.objects.in_project(project).get_or_404(model)
-    endpoint.project = project  # known already: no third query
-    return endpoint
+    return load_endpoint(project, model)

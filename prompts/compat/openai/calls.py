@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from autoforge.db.threads import in_db_thread
 from autoforge.errors import InvalidInput, NotFound
 from autoforge.models import Project
-from prompts.caching import read_prompt
+from prompts.caching import find_prompt as cached_prompt
 from prompts.compat.openai.errors import unknown_model
 from prompts.compat.openai.schemas import ChatRequest
 from prompts.endpoint_copies import load_endpoint, remembered_endpoint
@@ -18,7 +16,6 @@ from prompts.rendering import RenderError, render
 from prompts.schemas import PromptOut
 
 PROMPT_PREFIX = "prompt:"
-_prompt = msgspec.json.Decoder(PromptOut)
 
 
 class PromptModel(NamedTuple):
@@ -55,10 +52,9 @@ def find_prompt(project: Project, model: str) -> PromptOut:
     if "\0" in model:
         raise unknown_model(model)
     try:
-        kept = read_prompt(project, choice.name, label=choice.label, version=choice.version)
+        return cached_prompt(project, choice.name, label=choice.label, version=choice.version)
     except NotFound as error:
         raise unknown_model(model) from error
-    return _prompt.decode(kept.body)
 
 
 def find_endpoint(project: Project, name: str) -> Endpoint:
