@@ -221,6 +221,12 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": env.int("AUTOFORGE_TASK_VISIBILITY", default=60),
     "unacked_restore_interval": 1,
     "unacked_restore_throttle": 1,
+    # Whoever sends a task does not wait for a broker that is away; workers keep trying to connect.
+    "socket_timeout": REDIS_TIMEOUT_S,
+    "socket_connect_timeout": REDIS_TIMEOUT_S,
+    "socket_keepalive": REDIS_SOCKET_KEEPALIVE,
+    "health_check_interval": 5,
+    "max_retries": 0,
 }
 
 # Each thread of a worker drains one run.

@@ -5,6 +5,7 @@ The truth is in the database: a message that is lost delays a run by seconds, on
 
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,9 @@ from evaluations import executor
 
 log = logging.getLogger(__name__)
 
+_sender = ThreadPoolExecutor(1, thread_name_prefix="ask-workers")
+_places = threading.Semaphore(4)
+
 
 # Acknowledged as it begins: whoever takes over from a dead worker finds the run in the database.
 @shared_task(name="evaluations.drain_run", ignore_result=True, acks_late=False)
@@ -26,7 +30,15 @@ def drain_run(run_id: str) -> None:
 
 
 def ask_workers(run_id: UUID) -> None:
-    """One message for each worker process. A broker that is away is no reason to fail: workers look, too."""
+    """One message for each worker process, by a thread of its own: nobody waits for a broker.
+
+    Where too many wait already this one is left out: workers look for runs, too.
+    """
+    if _places.acquire(blocking=False):
+        _sender.submit(_ask, run_id).add_done_callback(lambda _: _places.release())
+
+
+def _ask(run_id: UUID) -> None:
     try:
         with drain_run.app.producer_or_acquire() as producer:
             for _ in range(settings.WORKER_PROCESSES):

@@ -10,12 +10,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -59,6 +60,15 @@ class Installation:
                 return run
             time.sleep(0.2)
         raise AssertionError(f"the run has not ended: {run}")
+
+    def processes(self, words: str = "") -> list[psutil.Process]:
+        """Its living processes with `words` in their command line, e.g. "process web"."""
+        found = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if words in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+                    found.append(child)
+        return found
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
