@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import sys
 from typing import Any
 
 import uvicorn
@@ -11,6 +12,9 @@ from django.conf import settings
 PING_INTERVAL_S, PING_TIMEOUT_S = 20, 40
 # Requests in flight have this long to end when a process is told to stop.
 SHUTDOWN_S = 10
+# While the event loop serves a crowd, a thread that answers a request waits this long each time it wants to
+# go on: with Python's 5 ms a few queries take 0.1 s. Measured: 1 ms costs REST nothing, 0.5 ms costs 5 %.
+SWITCH_INTERVAL_S = 0.001
 APPLICATION = "autoforge.asgi:application"
 
 
@@ -25,6 +29,7 @@ class _Uvicorn(uvicorn.Server):
 
 def run_uvicorn(*, host: str = "127.0.0.1", port: int = 0, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT: on `listener` when given, else on host and port."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     config = uvicorn.Config(
         APPLICATION,
         host=host,
@@ -51,6 +56,7 @@ def _ignore(signum: int, frame: Any) -> None:
 
 def run_daphne(listener: socket.socket) -> None:
     """The same with daphne, on a listening socket."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     # Imported here: daphne installs Twisted's reactor as it is imported.
     from daphne.server import Server
     from django.utils.module_loading import import_string

@@ -14,10 +14,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.datastructures import Headers
 
 from realtime.frames import Frame, close_message
-from realtime.servers import Behind, Link, begun
+from realtime.servers import Behind, Link, begun, bound_buffer
 
-# A client that has said nothing since as many pings is gone.
-_PATIENCE = 3
 _PING = b"\x89\x00"
 _TICK_S = 1.0
 # Of a transport that takes what it is given; shared by all connections, and never cleared.
@@ -117,17 +115,18 @@ class LeanProtocol(Link, WebSocketsSansIOProtocol):
         """Called once, when the handshake has been answered: from now on nobody asks what it was."""
         self.request.headers = _NO_HEADERS  # the parser keeps the request
         self.request = self.response = self.server = self.client = None  # type: ignore[assignment]  # ours
+        bound_buffer(self.transport.get_extra_info("socket"))
         if self.ping_interval:
             _heart_of(self).start()
 
     def stop_keepalive(self) -> None:
         """Nothing to stop: the heart finds out."""
 
-    def ping(self) -> None:
-        """Ask whether the client is there; end the connection when it has not said a word for too long."""
+    def ping(self, patience: float) -> None:
+        """Ask whether the client is there; end the connection when it has left `patience` pings unheard."""
         if not self.handshake_complete or self.disconnected or self.close_sent:
             return
-        if self.pings_unheard == _PATIENCE:
+        if self.pings_unheard >= patience:
             self.keepalive_timeout()
         else:
             self.pings_unheard += 1
@@ -150,9 +149,12 @@ class LeanProtocol(Link, WebSocketsSansIOProtocol):
 class _Heart:
     """Pings all connections of a server, in turn, each once an interval: one timer instead of one each."""
 
-    def __init__(self, connections: set[Any], interval_s: float) -> None:
+    def __init__(self, connections: set[Any], config: Config) -> None:
+        interval_s = config.ws_ping_interval
+        assert interval_s, "only who pings has a heart"
         self._connections = connections
         self._ticks = max(1, round(interval_s / _TICK_S))
+        self._patience = 1 + (config.ws_ping_timeout or math.inf) / interval_s
         self._due: list[LeanProtocol] = []
         self._at_once = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -167,7 +169,7 @@ class _Heart:
             self._due = [each for each in self._connections if isinstance(each, LeanProtocol)]
             self._at_once = math.ceil(len(self._due) / self._ticks)
         for _ in range(min(self._at_once, len(self._due))):
-            self._due.pop().ping()
+            self._due.pop().ping(self._patience)
         self._timer = None
         if self._connections:
             self.start()
@@ -180,5 +182,5 @@ _hearts: WeakKeyDictionary[Config, _Heart] = WeakKeyDictionary()
 def _heart_of(protocol: LeanProtocol) -> _Heart:
     heart = _hearts.get(protocol.config)
     if heart is None:
-        heart = _hearts[protocol.config] = _Heart(protocol.connections, protocol.ping_interval or 0)
+        heart = _hearts[protocol.config] = _Heart(protocol.connections, protocol.config)
     return heart

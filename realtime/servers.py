@@ -5,6 +5,7 @@ without bound: there we ask Twisted's transport to tell us, and wait ourselves.
 """
 
 import asyncio
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
@@ -12,6 +13,9 @@ from types import coroutine
 from typing import Any
 
 from realtime.frames import Frame, close_message
+
+# What the kernel may keep for a client that does not read, besides the outbox. By itself it keeps up to 4 MB.
+SEND_BUFFER_BYTES = 131_072
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 # What must be awaited before anything more is sent: the client does not read as fast as we send.
@@ -72,6 +76,7 @@ class _DaphneLink(Link):
         # The HTTP request that became this WebSocket is still registered, and would stop us reading.
         protocol.transport.unregisterProducer()
         protocol.transport.registerProducer(self, True)
+        bound_buffer(protocol.transport.getHandle())
 
     def write(self, frame: Frame) -> Behind:
         # daphne's own way refuses to send more than it would receive.
@@ -112,6 +117,12 @@ def link_of(send: Send) -> Link:
     if isinstance(send, partial) and hasattr(send.args[0], "sendCloseFrame"):
         return _DaphneLink(send.args[0])
     return _AsgiLink(send)
+
+
+def bound_buffer(sock: socket.socket | None) -> None:
+    """Let the kernel keep little for the client behind `sock`."""
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
 
 def begun(sending: Coroutine[Any, Any, None]) -> Behind:

@@ -50,6 +50,7 @@ async def address(application: Application, monkeypatch: pytest.MonkeyPatch) -> 
             application,
             ws=LeanProtocol,
             ws_ping_interval=0.05,
+            ws_ping_timeout=0.1,
             ws_per_message_deflate=False,
             interface="asgi3",
             lifespan="off",
