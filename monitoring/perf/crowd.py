@@ -6,6 +6,7 @@ import socket
 import sys
 from array import array
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -121,6 +122,27 @@ class _Known:
     event: _Event | None
 
 
+class _Deaf:
+    """Listens for those who stopped reading: what comes to them later is no event that was late."""
+
+    known: Mapping[bytes, Any] = {}
+
+    def __init__(self, crowd: "Crowd") -> None:
+        self.closed = crowd.closed
+
+    def connected(self, follower: Follower) -> None:
+        pass
+
+    def refused(self, follower: Follower, status: str) -> None:
+        pass
+
+    def hear(self, follower: Follower, known: Any) -> None:
+        pass
+
+    def read(self, follower: Follower, frame: bytes, payload: bytes) -> None:
+        pass
+
+
 class Crowd:
     """All clients of this process."""
 
@@ -162,6 +184,7 @@ class Crowd:
         for follower in followers[len(followers) - self.plan.not_reading :]:
             follower.say(msgspec.json.encode({"type": "subscribe", "topic": self.plan.busy_topic}))
             follower.transport.pause_reading()
+            follower.listener = _Deaf(self)
             self._deaf.add(follower)
 
     def read_again(self) -> None:

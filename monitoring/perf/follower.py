@@ -7,6 +7,7 @@ import asyncio
 import base64
 import os
 import struct
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 _CLOSE, _PING, _PONG, _TEXT = 8, 9, 10, 1
@@ -17,7 +18,9 @@ NO_CLOSE_FRAME = 1006
 class Listener(Protocol):
     """What a crowd does with what its followers get."""
 
-    known: dict[bytes, Any]
+    @property
+    def known(self) -> Mapping[bytes, Any]:
+        """What `hear` is told of a frame, by all of its bytes."""
 
     def connected(self, follower: "Follower") -> None:
         """The server has accepted."""
@@ -67,10 +70,10 @@ def frame_end(buffer: bytes) -> tuple[int, int]:
 class Follower(asyncio.Protocol):
     """A connection that tells its listener of every text frame."""
 
-    __slots__ = ("_hello", "_is_open", "_listener", "_rest", "close_code", "seq", "transport")
+    __slots__ = ("_hello", "_is_open", "_rest", "close_code", "listener", "seq", "transport")
 
     def __init__(self, listener: Listener, hello: bytes) -> None:
-        self._listener, self._hello = listener, hello
+        self.listener, self._hello = listener, hello
         self._rest = b""
         self._is_open = False
         self.close_code = NO_CLOSE_FRAME
@@ -88,14 +91,14 @@ class Follower(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         # Usually one whole frame comes, and another follower had the very same before.
-        if self._rest or (known := self._listener.known.get(data)) is None:
+        if self._rest or (known := self.listener.known.get(data)) is None:
             self._take(self._rest + data)
         else:
-            self._listener.hear(self, known)
+            self.listener.hear(self, known)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        self._listener.closed(self, self.close_code)
+        self.listener.closed(self, self.close_code)
 
     def _take(self, buffer: bytes) -> None:
         if not self._is_open:
@@ -114,20 +117,20 @@ class Follower(asyncio.Protocol):
             return buffer
         status = head[9:12]
         if status != b"101":
-            self._listener.refused(self, status.decode())
+            self.listener.refused(self, status.decode())
             self.transport.close()
             return b""
         self._is_open = True
-        self._listener.connected(self)
+        self.listener.connected(self)
         return rest
 
     def _frame(self, frame: bytes, start: int) -> None:
         opcode, payload = frame[0] & 0x0F, frame[start:]
         if opcode == _TEXT:
-            if (known := self._listener.known.get(frame)) is None:
-                self._listener.read(self, frame, payload)
+            if (known := self.listener.known.get(frame)) is None:
+                self.listener.read(self, frame, payload)
             else:
-                self._listener.hear(self, known)
+                self.listener.hear(self, known)
         elif opcode == _PING:
             self.transport.write(framed(payload, _PONG))
         elif opcode == _CLOSE:

@@ -33,6 +33,7 @@ _SETTLE_S = 3.0
 _CLOSED_SLOW = "autoforge_websocket_slow_closed_total"
 _DROPPED = "autoforge_websocket_events_dropped_total"
 _MAX_SLOW_S = 60.0
+_WARM_UP_CALLS = 8
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -74,10 +75,6 @@ async def run(server: Server, options: Namespace) -> Report:
         with measured(report, server):
             async with _sampled(server, seen):
                 await _load(api, crowd, seen, options, plan, run_id)
-        if deaf:
-            await _until_closed(api, counts, deaf)
-            await crowd.say("read again")
-            await asyncio.sleep(_SETTLE_S)
         told = await crowd.tell()
         after = await _counters(api)
     report.figures = [
@@ -139,6 +136,9 @@ async def _prepare(api: Api, options: Namespace) -> str:
         await api.ensure_prompt(prompt, f"version {number}")
     if options.completions:
         await api.ensure_model(_MODEL, provider="simulated", model="telling", settings=telling.SETTINGS)
+        # The first call of each process loads what calls need.
+        asked = {"model": _MODEL, "messages": [{"role": "user", "content": prompt}]}
+        await asyncio.gather(*(api.ask("POST", "completions", asked) for _ in range(_WARM_UP_CALLS)))
     return prompt
 
 
@@ -154,6 +154,8 @@ async def _load(api: Api, crowd: Crowds, seen: _Seen, options: Namespace, plan: 
     await crowd.say("start")
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_emit(api, seen, options, plan.prompt))
+        if plan.not_reading:
+            tasks.create_task(_let_read(api, crowd, plan.not_reading))
         if options.rest_rate:
             tasks.create_task(_rest(api, seen, options, run_id))
     await asyncio.sleep(_SETTLE_S)
@@ -190,12 +192,14 @@ async def _sampled(server: Server, seen: _Seen) -> AsyncIterator[None]:
         task.cancel()
 
 
-async def _until_closed(api: Api, before: dict[str, float], count: int) -> None:
-    """Wait until the server has closed all that do not read."""
+async def _let_read(api: Api, crowd: Crowds, count: int) -> None:
+    """Once the server has closed all that do not read, let them read why."""
+    before = (await _counters(api))[_CLOSED_SLOW]
     for _ in range(int(_MAX_SLOW_S / _SAMPLE_S)):
-        if (await _counters(api))[_CLOSED_SLOW] - before[_CLOSED_SLOW] >= count:
-            return
+        if (await _counters(api))[_CLOSED_SLOW] - before >= count:
+            break
         await asyncio.sleep(_SAMPLE_S)
+    await crowd.say("read again")
 
 
 async def _counters(api: Api) -> dict[str, float]:
