@@ -24,11 +24,18 @@ def make(clone: Path, *words: str, **environment: str) -> subprocess.CompletedPr
     return subprocess.run(
         ["make", *words],
         cwd=clone,
-        env=os.environ | environment,
+        env=_environment() | environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what an outer `make test` hands down to a `make` inside it."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))
+    }
 
 
 def test_make_alone_lists_every_target(clone):

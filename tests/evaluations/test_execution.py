@@ -50,7 +50,7 @@ def test_an_abandoned_run_is_taken_up_once(api: Any, waiting: Run) -> None:
     Run.objects.filter(pk=waiting.pk).update(enqueued_at=timezone.now())
     assert executor.take_up_runs() == 0  # its message may still be on its way
     long_ago = timezone.now() - timedelta(minutes=5)
-    dead = RunWorker.objects.create(run=waiting, name="dead", lanes=8, heartbeat_at=long_ago, leased_usd=1)
+    dead = RunWorker.objects.create(run=waiting, name="dead", slots=8, heartbeat_at=long_ago, leased_usd=1)
     Run.objects.filter(pk=waiting.pk).update(state="running", enqueued_at=long_ago, leased_usd=1)
     waiting.shards.update(worker=dead)
     assert executor.take_up_runs() == 1 and executor.take_up_runs() == 0
@@ -89,14 +89,14 @@ def test_a_worker_of_this_machine_that_died_is_not_waited_for(api: Any, waiting:
     assert wait_for_end(api, str(waiting.pk))["done"] == 10
 
 
-def test_two_workers_never_have_more_lanes_than_the_run(waiting: Run) -> None:
+def test_two_workers_never_have_more_slots_than_the_run(waiting: Run) -> None:
     first, second = (claims.join_run(waiting.pk, name) for name in ("a", "b"))
-    assert claims.beat(first, 10, 0).lanes == 5
-    RunWorker.objects.filter(pk=first.pk).update(lanes=8)  # three calls have not ended
-    assert (claims.beat(second, 10, 0).lanes, claims.beat(second, 10, 0).part) == (2, 5)
-    assert claims.beat(first, 10, 5).lanes == 5 and claims.beat(second, 10, 2).lanes == 5
+    assert claims.beat(first, 10, 0).slots == 5
+    RunWorker.objects.filter(pk=first.pk).update(slots=8)  # three calls have not ended
+    assert (claims.beat(second, 10, 0).slots, claims.beat(second, 10, 0).part) == (2, 5)
+    assert claims.beat(first, 10, 5).slots == 5 and claims.beat(second, 10, 2).slots == 5
     claims.leave_run(first)
-    assert claims.beat(second, 10, 5).lanes == 10
+    assert claims.beat(second, 10, 5).slots == 10
 
 
 def test_a_cell_recorded_twice_counts_once(waiting: Run) -> None:
