@@ -69,6 +69,7 @@ class FakeVendor:
         self.in_flight = 0
         self.max_in_flight = 0
         self.aborted = 0
+        self.connections: set[Any] = set()
         self._script: deque[Reply] = deque()
 
     @property
@@ -137,6 +138,7 @@ class FakeVendor:
         body: dict[str, Any] = json.loads(raw)
         self.count += 1
         self.questions[hashlib.sha256(raw).hexdigest()] += 1
+        self.connections.add(request.transport and request.transport.get_extra_info("peername"))
         self.calls.append(Call(request.path, dict(request.headers), body, time.monotonic()))
         return body
 

@@ -7,7 +7,7 @@ import email.utils
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -27,6 +27,7 @@ else:
 MAX_CONNECTIONS = 2_000
 CONNECT_TIMEOUT_S = 10.0
 KEEPALIVE_S = 60.0
+END_TIMEOUT_S = 0.1
 MAX_ERROR_BYTES = 64 * 1024
 MAX_MESSAGE_CHARS = 500
 
@@ -85,6 +86,7 @@ async def post(
             if response.status != 200:
                 raise await _refusal(response, request)
             yield response
+            await _read_end(response)
     except TimeoutError as error:
         sentence = f"{request.endpoint.name} gave no complete answer within {transport.timeout_s:g} s."
         raise ProviderError("timeout", sentence, is_retryable=True) from error
@@ -173,6 +175,14 @@ def as_int(value: Any) -> int | None:
 def milliseconds_since(started: float) -> float:
     """Elapsed time since a `time.perf_counter()`."""
     return round((time.perf_counter() - started) * 1000, 3)
+
+
+async def _read_end(response: aiohttp.ClientResponse) -> None:
+    """What comes behind the last event that counts: a connection is used again only when nothing is left."""
+    with suppress(TimeoutError, aiohttp.ClientPayloadError):
+        async with asyncio.timeout(END_TIMEOUT_S):
+            while await response.content.readany():
+                pass
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

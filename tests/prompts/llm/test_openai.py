@@ -32,6 +32,13 @@ async def test_a_server_that_forgets_done_is_understood(vendor: FakeVendor, ask:
     assert (await client.complete(ask())).finish_reason == "stop"
 
 
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+async def test_a_streamed_call_leaves_its_connection_to_the_next(provider: str, vendor: FakeVendor, ask: Ask):
+    for number in range(5):
+        await client.complete(ask(f"question {number}", endpoint_provider=provider))
+    assert (vendor.count, len(vendor.connections)) == (5, 1)
+
+
 @pytest.mark.parametrize("settings", [{}, {"stream": False}], ids=["streamed", "whole"])
 async def test_details_of_the_usage_are_kept(settings: dict, vendor: FakeVendor, ask: Ask):
     vendor.default = Reply(usage=USAGE, finish_reason="length")
