@@ -36,8 +36,8 @@ class Share:
     """A worker's part of a run after a heartbeat."""
 
     is_live: bool  # False: the run was stopped, or this worker was given up for dead
-    lanes: int  # what it may use now
-    part: int  # what it may use once the others have given up theirs
+    slots: int  # calls at once that it may make now
+    part: int  # … once the others have given up theirs
     workers: int = 1  # that drain the run, this one included
 
 
@@ -102,20 +102,20 @@ def living_workers(run_id: UUID, keep: int | None = None) -> list[RunWorker]:
 
 @transaction.atomic
 def beat(worker: RunWorker, concurrency: int, busy: int) -> Share:
-    """Show a sign of life, and learn how many cells this worker may execute at once.
+    """Show a sign of life, and learn how many calls this worker may make at once.
 
-    That is its part of the concurrency, less what the others have not given up yet: `busy` lanes end
-    with the call they are in. The lock makes sure that no two workers take the same lanes.
+    That is its part of the concurrency, less what the others have not given up yet: `busy` slots come
+    free with the call they are in. The lock makes sure that no two workers take the same slots.
     """
     present = living_workers(worker.run_id, keep=worker.pk)
     others = [other for other in present if other.pk != worker.pk]
     if len(others) == len(present) or not Run.objects.live().filter(pk=worker.run_id).exists():
-        return Share(is_live=False, lanes=0, part=0, workers=len(others))
+        return Share(is_live=False, slots=0, part=0, workers=len(others))
     rank = sum(other.pk < worker.pk for other in others)
     part = _part(concurrency, rank, len(present))
-    allowed = max(0, min(part, concurrency - sum(other.lanes for other in others)))
-    RunWorker.objects.filter(pk=worker.pk).update(heartbeat_at=Now(), lanes=max(allowed, busy))
-    return Share(is_live=True, lanes=allowed, part=part, workers=len(present))
+    allowed = max(0, min(part, concurrency - sum(other.slots for other in others)))
+    RunWorker.objects.filter(pk=worker.pk).update(heartbeat_at=Now(), slots=max(allowed, busy))
+    return Share(is_live=True, slots=allowed, part=part, workers=len(present))
 
 
 def _part(concurrency: int, rank: int, workers: int) -> int:

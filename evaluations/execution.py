@@ -9,6 +9,7 @@ from evaluations.cells import Cell, Column, Plan
 from evaluations.models import ResultState
 from evaluations.recording import FinishedCell
 from evaluations.scorers.base import Assessment, Output, ScorerError, assess, assess_async
+from evaluations.slots import Turn
 from evaluations.tokens import TokenStream
 from prompts.llm import client
 from prompts.llm.pricing import estimate_usd
@@ -26,7 +27,7 @@ class CellExecutor:
     lease: Lease
     tokens: TokenStream
 
-    async def execute(self, cell: Cell) -> FinishedCell:
+    async def execute(self, cell: Cell, turn: Turn) -> FinishedCell:
         """The cell's outcome. Raises UnpaidError when the budget does not suffice for all its calls."""
         if cell.column.is_deleted:
             name = cell.column.endpoint.name
@@ -37,26 +38,26 @@ class CellExecutor:
             return _errored(cell, "render", str(error))
         hear = self.tokens.listener(cell.work.id, cell.column_index, cell.repeat)
         try:
-            completion = await self._call(request, on_delta=hear)
+            completion = await self._call(request, turn, on_delta=hear)
         except ProviderError as error:
             return _errored(cell, error.code, error.message)
-        return await self._assessed(cell, completion)
+        return await self._assessed(cell, completion, turn)
 
-    async def _call(self, request: Request, **options: Any) -> Completion:
+    async def _call(self, request: Request, turn: Turn, **options: Any) -> Completion:
         """Reserve, call, settle. Raises ProviderError, UnpaidError."""
         if not self.lease.is_limited:
-            return await client.complete(request, **options)
+            return await client.complete(request, turn=turn, **options)
         estimate = estimate_usd(request.endpoint, request.messages, request.params)
         await self.lease.reserve(estimate)
         cost = None
         try:
-            completion = await client.complete(request, **options)
+            completion = await client.complete(request, turn=turn, **options)
             cost = completion.cost_usd
         finally:
             self.lease.settle(estimate, cost)
         return completion
 
-    async def _assessed(self, cell: Cell, completion: Completion) -> FinishedCell:
+    async def _assessed(self, cell: Cell, completion: Completion, turn: Turn) -> FinishedCell:
         output = Output(
             text=clean(completion.text),
             latency_ms=completion.latency_ms,
@@ -67,7 +68,7 @@ class CellExecutor:
         specs, threshold = cell.work.specs(), self.plan.run.threshold
         if not cell.work.needs_judge:
             return _finished(cell, completion, output, assess(specs, output, threshold=threshold))
-        judging = _Judging(self, cell.column, cell.repeat)
+        judging = _Judging(self, cell.column, cell.repeat, turn)
         assessment = await assess_async(specs, output, judge=judging.ask, threshold=threshold)
         if judging.unpaid:
             # Scoring makes an error of what a judge raises; this is none of the cell's.
@@ -83,6 +84,7 @@ class _Judging:
     executor: CellExecutor
     column: Column
     repeat: int
+    turn: Turn
     cost_usd: Decimal = field(default=Decimal(0))
     unpaid: UnpaidError | None = None
 
@@ -100,7 +102,7 @@ class _Judging:
             cache=plan.cache,
         )
         try:
-            completion = await self.executor._call(request)
+            completion = await self.executor._call(request, self.turn)
         except UnpaidError as error:
             self.unpaid = error
             raise

@@ -183,7 +183,7 @@ class RunWorker(models.Model):
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="workers", db_index=False)
     name = models.CharField(max_length=100)
     heartbeat_at = models.DateTimeField(db_default=Now())
-    lanes = models.PositiveIntegerField(default=0, help_text="How many cells it may be executing.")
+    slots = models.PositiveIntegerField(default=0, help_text="How many calls it may be making.")
     leased_usd = models.DecimalField(
         max_digits=18, decimal_places=9, default=Decimal(0), help_text="Its part of the run's budget."
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 
 from django.conf import settings
 
@@ -12,19 +13,29 @@ from evaluations.db_thread import DbThread
 from evaluations.execution import CellExecutor
 from evaluations.models import RunState, RunWorker
 from evaluations.sink import ResultSink
+from evaluations.slots import Slots, Turn
 from evaluations.source import CellSource
 from evaluations.tokens import TokenStream
 
-# While lanes change hands, heartbeats follow each other this much faster, at first.
+# While slots change hands, heartbeats follow each other this much faster, at first.
 _QUICK_BEATS = 20
 # What happens within this time is told in one heartbeat.
 _COALESCE_S = 0.02
 
 
-class Session:
-    """A lane executes one cell after the other; as many lanes run as the worker's share allows.
+@dataclass(slots=True)
+class _Lane:
+    """Executes one cell after the other."""
 
-    That is cheaper than a task and a semaphore for each cell.
+    turn: Turn
+    task: asyncio.Task[None] | None = None
+
+
+class Session:
+    """As many calls as the worker's share allows, and some more lanes than that.
+
+    The lanes that are not calling render, look into the cache and score: the next cell is ready when a
+    call ends. Lanes are cheaper than a task for each cell.
     """
 
     def __init__(self, plan: Plan, worker: RunWorker, db: DbThread) -> None:
@@ -36,9 +47,10 @@ class Session:
         self._source = CellSource(plan, worker, db)
         self._tokens = TokenStream(run, db)
         self._executor = CellExecutor(plan, Lease(worker, run.budget_usd, db), self._tokens)
-        self._share = claims.Share(is_live=True, lanes=0, part=0)
-        self._lanes: dict[int, asyncio.Task[None]] = {}
+        self._share = claims.Share(is_live=True, slots=0, part=0)
+        self._lanes: dict[int, _Lane] = {}
         self._beat_early = asyncio.Event()
+        self._slots = Slots(on_excess=self._beat_early.set)
         self._is_stopped = False
 
     async def work(self) -> None:
@@ -60,21 +72,25 @@ class Session:
             await self._sink.write_rest()
 
     def stop(self) -> None:
-        """Begin no more cells."""
+        """Ask no model any more; calls in flight end and are recorded."""
         self._is_stopped = True
         self._source.stop()
+        for lane in self._lanes.values():
+            if lane.task and not lane.turn.has_begun:
+                lane.task.cancel()
         self._beat_early.set()
 
     def break_off(self) -> None:
-        """Cancel the cells that are being executed: they have no result."""
-        for lane in tuple(self._lanes.values()):
-            lane.cancel()
+        """Cancel the calls in flight: their cells have no result."""
+        for lane in self._lanes.values():
+            if lane.task:
+                lane.task.cancel()
 
     async def _take_share(self) -> None:
-        """Wait until there is a lane for this worker, or nothing to do for it."""
+        """Wait until there is a slot for this worker, or nothing to do for it."""
         await self._beat_once()
         pause_s = settings.RUN_HEARTBEAT_S / _QUICK_BEATS
-        while self._share.is_live and not self._share.lanes and not self._is_stopped:
+        while not self._share.slots and not self._is_stopped:
             pause_s = await self._pause(pause_s)
             await self._beat_once()
 
@@ -82,7 +98,7 @@ class Session:
         quick_s = settings.RUN_HEARTBEAT_S / _QUICK_BEATS
         pause_s = quick_s
         while True:
-            is_shifting = self._share.lanes < self._share.part
+            is_shifting = self._share.slots < self._share.part
             pause_s = await self._pause(pause_s if is_shifting else settings.RUN_HEARTBEAT_S)
             before = self._share
             await self._beat_once()
@@ -101,39 +117,45 @@ class Session:
         return min(pause_s * 1.5, settings.RUN_HEARTBEAT_S / 4)
 
     async def _beat_once(self) -> None:
-        busy = len(self._lanes)
+        busy = self._slots.busy
         self._share = await self._db.insist(claims.beat, self._worker, self._run.concurrency, busy)
-        self._source.expect_lanes(self._share.lanes)
+        self._slots.allow(self._share.slots)
+        self._source.expect_lanes(self._lane_count)
         if not self._share.is_live:
-            self._source.stop()
+            self.stop()
+
+    @property
+    def _lane_count(self) -> int:
+        """A quarter more than calls: what is done beside a call takes far less time than that."""
+        return self._share.slots + self._share.slots // 4 + 1 if self._share.slots else 0
 
     def _fill(self, lanes: asyncio.TaskGroup) -> None:
-        """Start the lanes that the share allows and that are not running."""
+        """Start the lanes that are wanted and not running."""
         if not self._source.has_more:
             return
-        for number in range(self._share.lanes):
+        for number in range(self._lane_count):
             if number not in self._lanes:
-                self._lanes[number] = lanes.create_task(self._lane(number))
+                lane = self._lanes[number] = _Lane(Turn(self._slots))
+                lane.task = lanes.create_task(self._drive(number, lane))
 
-    async def _lane(self, number: int) -> None:
+    async def _drive(self, number: int, lane: _Lane) -> None:
         try:
-            while number < self._share.lanes and (cell := await self._source.next()):
-                finished = await self._executor.execute(cell)
+            while number < self._lane_count and (cell := await self._source.next()):
+                lane.turn = Turn(self._slots)
+                finished = await self._executor.execute(cell, lane.turn)
                 await self._sink.put(finished, done_shard=cell.shard.finish_cell())
                 self._look_around()
         except UnpaidError as error:
             self._sink.count_cost(error.cost_usd)
-            self._source.stop()
             if isinstance(error, BudgetSpentError):
                 await self._db.insist(claims.end_run, self._run.pk, RunState.OVER_BUDGET)
+            self.stop()
         finally:
             del self._lanes[number]
-            if number >= self._share.lanes:
-                self._beat_early.set()  # another worker waits for this lane
 
     def _look_around(self) -> None:
         """What the last batch has told about the run and those who drain it."""
         if not self._sink.is_run_live:
-            self._source.stop()
+            self.stop()
         elif self._sink.workers != self._share.workers:
             self._beat_early.set()

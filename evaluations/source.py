@@ -25,7 +25,7 @@ class CellSource:
         self.is_exhausted = False
 
     def expect_lanes(self, lanes: int) -> None:
-        """Fetch early enough for so many lanes."""
+        """Fetch early enough for this many lanes."""
         self._low_water = lanes + _SPARE_CELLS
 
     @property
@@ -43,7 +43,8 @@ class CellSource:
         while not self._ready:
             if self.is_exhausted:
                 return None
-            await self._fetch()
+            # Other lanes wait for the same fetch, and may stay when this one is cancelled.
+            await asyncio.shield(self._fetch())
         if len(self._ready) <= self._low_water and not self.is_exhausted:
             self._fetch()
         return self._ready.popleft()

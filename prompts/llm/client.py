@@ -6,9 +6,9 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from django.conf import settings
@@ -39,9 +39,25 @@ MAX_TIMEOUT_S = 3_600.0
 OnDelta = Callable[[str], Awaitable[None] | None]
 
 
-async def complete(request: Request, *, on_delta: OnDelta | None = None) -> Completion:
+class Turn(Protocol):
+    """A caller's say in when a call is made: it is entered before and left when the answer is stored.
+
+    An answer from the cache, or from a call that somebody else makes already, needs none.
+    """
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def begin(self) -> None:
+        """The model is being asked now, with all limits kept."""
+
+
+async def complete(
+    request: Request, *, on_delta: OnDelta | None = None, turn: Turn | None = None
+) -> Completion:
     """The answer; `on_delta` gets its text in pieces as they come. Raises ProviderError."""
-    async with aclosing(_answer(request, wants_parts=on_delta is not None)) as parts:
+    async with aclosing(_answer(request, wants_parts=on_delta is not None, turn=turn)) as parts:
         async for part in parts:
             if isinstance(part, Completion):
                 return part
@@ -71,7 +87,9 @@ async def close() -> None:
     await _private_sessions.close()
 
 
-async def _answer(request: Request, *, wants_parts: bool) -> AsyncGenerator[Delta | Completion, None]:
+async def _answer(
+    request: Request, *, wants_parts: bool, turn: Turn | None = None
+) -> AsyncGenerator[Delta | Completion, None]:
     """From the cache, else from a flight that may be shared."""
     key = key_of(request) if request.cache != "no-store" else None
     if request.cache == "use":
@@ -81,7 +99,7 @@ async def _answer(request: Request, *, wants_parts: bool) -> AsyncGenerator[Delt
                 yield piece
             yield hit
             return
-    call = partial(_call, request, key)
+    call = partial(_call, request, key, turn)
     shared_key = key if request.cache == "use" else None
     async with aclosing(flights.board.fly(shared_key, call, wants_parts=wants_parts)) as parts:
         async for part in parts:
@@ -105,16 +123,17 @@ def _pieces(completion: Completion) -> list[Delta]:
     return [Delta(completion.text, extra)] if completion.text or extra else []
 
 
-async def _call(request: Request, key: str | None, flight: flights.Flight) -> Completion:
+async def _call(request: Request, key: str | None, turn: Turn | None, flight: flights.Flight) -> Completion:
     """Call the model until it answers, price and store the answer. Raises ProviderError."""
-    completion = await _attempts(request, flight)
-    if key is not None and completion.finish_reason is not None:
-        # Before anybody sees it: what was paid for survives whatever happens to who asked.
-        await response_cache().put(key, completion)
+    async with turn or nullcontext():
+        completion = await _attempts(request, turn, flight)
+        if key is not None and completion.finish_reason is not None:
+            # Before anybody sees it: what was paid for survives whatever happens to who asked.
+            await response_cache().put(key, completion)
     return completion
 
 
-async def _attempts(request: Request, flight: flights.Flight) -> Completion:
+async def _attempts(request: Request, turn: Turn | None, flight: flights.Flight) -> Completion:
     await prepare(request.endpoint)
     await load_client()
     began, attempt = time.perf_counter(), 0
@@ -123,6 +142,8 @@ async def _attempts(request: Request, flight: flights.Flight) -> Completion:
         try:
             async with admitted(request) as admission:
                 queued_ms = milliseconds_since(began)
+                if turn is not None:
+                    turn.begin()
                 answered = await _observed(request, flight, admission)
         except ProviderError as error:
             delay_s = retry_delay_s(error, attempt)

@@ -1,6 +1,7 @@
 """kill -9 in the middle of a run: nothing recorded is lost, nothing is done twice that need not be."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,19 @@ def test_a_killed_worker_is_taken_over(run: Run, vendor: FakeVendor) -> None:
     repeats = vendor.count - CASES
     assert 0 <= repeats <= CONCURRENCY * (1 if settings.REDIS_URL else 2)
     assert run.workers.count() == 0
+
+
+def test_the_shards_of_a_stuck_worker_are_taken_over(run: Run, vendor: FakeVendor) -> None:
+    with worker(run) as stuck:
+        vendor.wait_until(lambda vendor: vendor.count >= CONCURRENCY, timeout_s=30)
+        stuck.send_signal(signal.SIGSTOP)
+        with worker(run) as second:
+            assert second.wait(timeout=60) == 0
+        stuck.send_signal(signal.SIGCONT)
+        assert stuck.wait(timeout=60) == 0
+    run.refresh_from_db()
+    assert (run.state, run.done, run.passed, run.errors) == ("finished", CASES, CASES, 0)
+    assert len(recorded(run)) == CASES and run.workers.count() == 0
 
 
 def test_two_workers_share_the_concurrency(run: Run, vendor: FakeVendor) -> None:

@@ -45,6 +45,19 @@ def test_a_cancelled_run_keeps_what_it_has_and_goes_on_later(
     api.post(f"/api/v1/runs/{run['id']}/resume").expect(409)
 
 
+def test_a_cancelled_run_makes_no_call_that_was_still_waiting(
+    api: Any, started: Any, endpoint: ModelEndpoint
+) -> None:
+    ModelEndpoint.objects.filter(pk=endpoint.pk).update(requests_per_min=3)
+    run = started(concurrency=8)
+    wait_until_begun(run["id"])
+    api.post(f"/api/v1/runs/{run['id']}/cancel").expect(200)
+    begun = time.monotonic()
+    cancelled = wait_for_end(api, run["id"])
+    assert time.monotonic() - begun < 10  # the next call would be allowed after 20 s
+    assert cancelled["state"] == "cancelled" and cancelled["done"] <= 3 and cancelled["errors"] == 0
+
+
 def test_only_errors_are_retried(api: Any, ended: Any, endpoint: ModelEndpoint) -> None:
     run = ended(repeats=2)
     broken = Result.objects.filter(run_id=run["id"]).order_by("pk")[:3]
