@@ -90,7 +90,8 @@ async def test_all_followers_end_with_the_true_state(install) -> None:
         redis.kill()
         await until(lambda: all(follower.snapshots > 1 for follower in followers))
         done = followers[0].seen["done"]
-        installation.processes("process web")[0].kill()
+        # The kernel may have given all clients to one of the two.
+        max(installation.processes("process web"), key=lambda web: len(web.net_connections("tcp"))).kill()
         await until(lambda: followers[0].seen["done"] > done)
 
         await asyncio.wait_for(following, PATIENCE_S)
@@ -98,6 +99,6 @@ async def test_all_followers_end_with_the_true_state(install) -> None:
         assert (ended["state"], ended["done"], ended["errors"]) == ("finished", run["total"], 0)
         truth = {name: ended[name] for name in COUNTERS}
         assert [follower.seen for follower in followers] == [truth] * CLIENTS
-        # The crash was felt: some had to come back, and all needed a fresh snapshot.
-        assert any(follower.connections > 1 for follower in followers)
+        # The crash was felt.
+        assert sum(follower.connections > 1 for follower in followers) >= CLIENTS / 2
         assert len(installation.processes("process web")) == 2
