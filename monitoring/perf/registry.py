@@ -7,7 +7,7 @@ from typing import Protocol, cast
 from monitoring.perf.report import Report
 from monitoring.perf.server import Server
 
-NAMES = ("http", "websocket", "evaluation", "cache", "database", "memory")
+NAMES = ("http", "websocket", "evaluation", "cache", "database", "memory", "crash")
 
 
 class Generator(Protocol):
