@@ -8,7 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any
 
 import msgspec
@@ -22,7 +22,10 @@ _SMALL_BUFFER = 4096
 
 
 class Plan(msgspec.Struct, kw_only=True):
-    """What a crowd does. `sources` are local addresses to connect from, one after the other."""
+    """What a crowd does. `sources` are local addresses to connect from, one after the other.
+
+    The last `busy` clients also follow `busy_topic`, and the last `not_reading` of those stop reading.
+    """
 
     host: str
     port: int
@@ -32,6 +35,7 @@ class Plan(msgspec.Struct, kw_only=True):
     count: int
     per_s: float
     sources: list[str] = []
+    busy: int = 0
     not_reading: int = 0
     busy_topic: str = ""
     completing: int = 0
@@ -61,7 +65,7 @@ class Told(msgspec.Struct, kw_only=True):
     """What the crowd has seen since it connected."""
 
     open: int
-    reading: int
+    cpu_s: float
     events: list[Heard]
     gaps: int
     snapshots: int
@@ -160,6 +164,7 @@ class Crowd:
         self._started: dict[Follower, float] = {}
         self._handshakes_ms: list[float] = []
         self._deaf: set[Follower] = set()
+        self._cpu_s = 0.0
 
     async def connect(self) -> Connected:
         """Open all connections at the planned rate; returns when each follows its topic or has failed."""
@@ -178,11 +183,13 @@ class Crowd:
 
     def start(self) -> None:
         """Let the planned ones ask for completions, and the planned others stop reading."""
+        self._cpu_s = process_time()
         followers = list(self._followers)
         for follower in followers[: self.plan.completing]:
             self.completions.start(follower)
-        for follower in followers[len(followers) - self.plan.not_reading :]:
+        for follower in followers[len(followers) - self.plan.busy :]:
             follower.say(msgspec.json.encode({"type": "subscribe", "topic": self.plan.busy_topic}))
+        for follower in followers[len(followers) - self.plan.not_reading :]:
             follower.transport.pause_reading()
             follower.listener = _Deaf(self)
             self._deaf.add(follower)
@@ -198,7 +205,7 @@ class Crowd:
         open_count = sum(1 for follower in self._followers if follower.transport is not None)
         return Told(
             open=open_count,
-            reading=len(self._followers) - len(self._deaf),
+            cpu_s=process_time() - self._cpu_s,
             events=[event.heard() for event in self.events.values()],
             gaps=self.gaps,
             snapshots=self.snapshots,

@@ -43,7 +43,7 @@ class Crowds:
         parts = await self._ask("tell", Told)
         return Told(
             open=sum(part.open for part in parts),
-            reading=sum(part.reading for part in parts),
+            cpu_s=sum(part.cpu_s for part in parts),
             events=merged(event for part in parts for event in part.events),
             gaps=sum(part.gaps for part in parts),
             snapshots=sum(part.snapshots for part in parts),
@@ -123,6 +123,7 @@ def _share(plan: Plan, number: int, processes: int) -> Plan:
         plan,
         count=part(plan.count),
         per_s=plan.per_s / processes,
+        busy=part(plan.busy),
         not_reading=part(plan.not_reading),
         completing=part(plan.completing),
     )

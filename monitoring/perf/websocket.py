@@ -6,20 +6,18 @@ import uuid
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from statistics import median, stdev
 from time import monotonic
 from urllib.parse import urlsplit
 
-from monitoring.perf import mix, telling
+from monitoring.perf import listening, mix, telling
 from monitoring.perf.api import Api, api_of
-from monitoring.perf.crowd import LABELS, Connected, Heard, Plan, Told, marker
+from monitoring.perf.crowd import LABELS, Plan, marker
 from monitoring.perf.crowds import Crowds, crowds
 from monitoring.perf.errors import PerfError
-from monitoring.perf.load import Measurement, open_loop
+from monitoring.perf.listening import Seen
+from monitoring.perf.load import open_loop
 from monitoring.perf.measuring import measured
-from monitoring.perf.recording import new_histogram, percentile_ms, record
-from monitoring.perf.report import Figure, Latencies, Report
+from monitoring.perf.report import Figure, Report
 from monitoring.perf.runs import CellLoad, new_cells
 from monitoring.perf.server import Server
 
@@ -42,19 +40,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--events", type=float, default=10.0, help="events per second")
     parser.add_argument("--connect-rate", type=float, default=700.0, help="new connections per second")
     parser.add_argument("--clients", type=int, default=2, help="client processes")
-    parser.add_argument("--not-reading", type=float, default=0.0, metavar="PERCENT", help="who stop reading")
+    parser.add_argument(
+        "--not-reading",
+        type=float,
+        default=0.0,
+        metavar="PERCENT",
+        help="who stop reading a busy run",
+    )
+    parser.add_argument("--but-reading", action="store_true", help="the control: they follow, and read")
     parser.add_argument("--completions", type=int, default=0, help="clients that also stream completions")
     parser.add_argument("--rest-rate", type=float, default=0.0, help="REST reads per second beside it")
     parser.add_argument("--server", default="", help="a name for the report: uvicorn, daphne")
-
-
-@dataclass
-class _Seen:
-    """What the generator notes while the load runs."""
-
-    emitted: dict[int, float] = field(default_factory=dict)
-    rss_mib: list[float] = field(default_factory=list)
-    rest: Measurement | None = None
 
 
 async def run(server: Server, options: Namespace) -> Report:
@@ -64,35 +60,38 @@ async def run(server: Server, options: Namespace) -> Report:
         api = await stack.enter_async_context(api_of(server, connections=32))
         run_id = await mix.prepare(api) if options.rest_rate else ""
         prompt = await _prepare(api, options)
-        deaf = round(options.connections * options.not_reading / 100)
-        busy_topic = f"runs.{await _start_run(api)}" if deaf else ""
-        plan = _plan(server, options, prompt, deaf, busy_topic)
+        followers = round(options.connections * options.not_reading / 100)
+        deaf = 0 if options.but_reading else followers
+        busy_topic = await stack.enter_async_context(_busy_run(api)) if followers else ""
+        plan = _plan(server, options, prompt, (followers, deaf), busy_topic)
         before_mib, counts = server.processes.rss_mib("web"), await _counters(api)
         crowd = await stack.enter_async_context(crowds(plan, options.clients))
         connected = await crowd.connect()
         held_mib = server.processes.rss_mib("web")
-        seen = _Seen()
+        seen = Seen()
         with measured(report, server):
             async with _sampled(server, seen):
                 await _load(api, crowd, seen, options, plan, run_id)
         told = await crowd.tell()
         after = await _counters(api)
     report.figures = [
-        *_connecting(connected, options),
-        *_memory(before_mib, held_mib, seen, options),
-        *_delivery(seen, told, options.connections - deaf),
-        *_ends(told, deaf, after[_CLOSED_SLOW] - counts[_CLOSED_SLOW]),
+        *listening.connecting(connected, options),
+        *listening.memory(before_mib, held_mib, seen, options),
+        *listening.delivery(seen, told, options.connections - deaf),
+        *listening.ends(told, deaf, after[_CLOSED_SLOW] - counts[_CLOSED_SLOW]),
         Figure(name="events dropped by the server", value=after[_DROPPED] - counts[_DROPPED]),
     ]
-    _add_beside(report, seen, told, options)
-    report.latencies.insert(0, _latencies(seen, told, options.duration))
-    _add_notes(report, connected, told)
+    report.cores["clients"] = round(told.cpu_s / report.seconds, 2)
+    listening.add_beside(report, seen, told, options)
+    report.latencies.insert(0, listening.latencies(seen, told, options.duration))
+    listening.add_notes(report, connected, told)
     return report
 
 
 def _command(options: Namespace) -> str:
     extras = [
         f"--not-reading {options.not_reading:g}" if options.not_reading else "",
+        "--but-reading" if options.but_reading else "",
         f"--completions {options.completions}" if options.completions else "",
         f"--rest-rate {options.rest_rate:g}" if options.rest_rate else "",
         f"--server {options.server}" if options.server else "",
@@ -107,7 +106,7 @@ def _description(options: Namespace) -> str:
     )
 
 
-def _plan(server: Server, options: Namespace, prompt: str, deaf: int, busy_topic: str) -> Plan:
+def _plan(server: Server, options: Namespace, prompt: str, busy: tuple[int, int], busy_topic: str) -> Plan:
     parts = urlsplit(server.url)
     if parts.scheme != "http":
         raise PerfError("`perf websocket` speaks no TLS: measure behind what ends it.")
@@ -122,7 +121,8 @@ def _plan(server: Server, options: Namespace, prompt: str, deaf: int, busy_topic
         count=options.connections,
         per_s=options.connect_rate,
         sources=[f"127.0.1.{number + 1}" for number in range(addresses)],
-        not_reading=deaf,
+        busy=busy[0],
+        not_reading=busy[1],
         busy_topic=busy_topic,
         completing=options.completions,
         model=_MODEL,
@@ -142,15 +142,20 @@ async def _prepare(api: Api, options: Namespace) -> str:
     return prompt
 
 
-async def _start_run(api: Api) -> str:
-    """A run with much to tell for a minute, for those who do not listen."""
+@asynccontextmanager
+async def _busy_run(api: Api) -> AsyncIterator[str]:
+    """The topic of a run with much to tell, that ends with the block."""
     settings = {"latency_ms": 150, "output": "echo"}
     await api.ensure_model(_BUSY_MODEL, provider="simulated", model="simulated", settings=settings)
-    new = await new_cells(api, CellLoad(30_000, _BUSY_MODEL, 150.0, 100))
-    return str((await api.ask("POST", "runs", new))["id"])
+    new = await new_cells(api, CellLoad(10_000, _BUSY_MODEL, 150.0, 100))
+    run_id = (await api.ask("POST", "runs", new | {"repeats": 10}))["id"]
+    try:
+        yield f"runs.{run_id}"
+    finally:
+        await api.answer("POST", f"runs/{run_id}/cancel")
 
 
-async def _load(api: Api, crowd: Crowds, seen: _Seen, options: Namespace, plan: Plan, run_id: str) -> None:
+async def _load(api: Api, crowd: Crowds, seen: Seen, options: Namespace, plan: Plan, run_id: str) -> None:
     await crowd.say("start")
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_emit(api, seen, options, plan.prompt))
@@ -161,7 +166,7 @@ async def _load(api: Api, crowd: Crowds, seen: _Seen, options: Namespace, plan: 
     await asyncio.sleep(_SETTLE_S)
 
 
-async def _emit(api: Api, seen: _Seen, options: Namespace, prompt: str) -> None:
+async def _emit(api: Api, seen: Seen, options: Namespace, prompt: str) -> None:
     """Move labels on a fixed schedule; an event's clock runs from the moment its request is sent."""
     begun = monotonic()
     async with asyncio.TaskGroup() as requests:
@@ -172,14 +177,14 @@ async def _emit(api: Api, seen: _Seen, options: Namespace, prompt: str) -> None:
             requests.create_task(api.ask("PUT", f"prompts/{prompt}/labels/{label}", {"version": version}))
 
 
-async def _rest(api: Api, seen: _Seen, options: Namespace, run_id: str) -> None:
+async def _rest(api: Api, seen: Seen, options: Namespace, run_id: str) -> None:
     """The mix without its writes: each of those would be an event for everybody."""
     requests = (each for each in mix.mixed(api.client, run_id) if each.kind != "write")
     seen.rest = await open_loop(api.client, requests, rate=options.rest_rate, seconds=options.duration)
 
 
 @asynccontextmanager
-async def _sampled(server: Server, seen: _Seen) -> AsyncIterator[None]:
+async def _sampled(server: Server, seen: Seen) -> AsyncIterator[None]:
     async def sample() -> None:
         while True:
             seen.rss_mib.append(server.processes.rss_mib("web") or 0.0)
@@ -211,128 +216,3 @@ async def _counters(api: Api) -> dict[str, float]:
         if name in values:
             values[name] = float(value)
     return values
-
-
-def _connecting(connected: Connected, options: Namespace) -> list[Figure]:
-    times = sorted(connected.handshakes_ms)
-    late = times[int(len(times) * 0.99)] if times else 0.0
-    return [
-        Figure(name="connected", value=len(times), better="higher", must=options.connections),
-        Figure(name="connect rate", value=round(len(times) / connected.seconds), unit="/s"),
-        Figure(name="handshake P99", value=late, unit="ms", better="lower"),
-    ]
-
-
-def _memory(before: float | None, held: float | None, seen: _Seen, options: Namespace) -> list[Figure]:
-    """Sums over the web processes; nothing from afar."""
-    if before is None or held is None:
-        return []
-    most = max([held, *seen.rss_mib])
-    each = (held - before) * 1024 / options.connections
-    return [
-        Figure(name="web RSS before", value=round(before, 1), unit="MiB"),
-        Figure(name="web RSS, all connected", value=round(held, 1), unit="MiB"),
-        Figure(name="web RSS at most", value=round(most, 1), unit="MiB", better="lower", must=512, aim=420),
-        Figure(name="memory of a connection", value=round(each, 1), unit="KiB", better="lower"),
-    ]
-
-
-def _last_ms(seen: _Seen, events: list[Heard]) -> list[float]:
-    return [(event.last - seen.emitted[event.number]) * 1000 for event in events]
-
-
-def _delivery(seen: _Seen, told: Told, readers: int) -> list[Figure]:
-    last = _last_ms(seen, told.events) or [0.0]
-    received = sum(event.count for event in told.events)
-    noise = stdev(last) if len(last) > 1 else None
-    return [
-        Figure(
-            name="event until the last client, median",
-            value=round(median(last), 1),
-            unit="ms",
-            better="lower",
-            noise=noise,
-            aim=250,
-        ),
-        Figure(
-            name="event until the last client, worst",
-            value=round(max(last), 1),
-            unit="ms",
-            better="lower",
-            noise=noise,
-            must=1000,
-            aim=250,
-        ),
-        Figure(
-            name="missed events",
-            value=max(0, len(seen.emitted) * readers - received) + told.gaps,
-            better="lower",
-            must=0,
-        ),
-    ]
-
-
-def _ends(told: Told, deaf: int, closed_slow: float) -> list[Figure]:
-    """The server counts whom it closed for being slow; not all of those still hear the reason."""
-    others = sum(told.closes.values()) - (deaf if deaf else 0)
-    figures = [Figure(name="other closes", value=max(0, others), better="lower", must=0)]
-    if deaf:
-        figures.append(Figure(name="closed with 4408", value=closed_slow, better="higher", must=deaf))
-    return figures
-
-
-def _add_beside(report: Report, seen: _Seen, told: Told, options: Namespace) -> None:
-    if seen.rest is not None:
-        report.latencies += seen.rest.recorder.latencies(options.duration)
-        report.figures += [
-            Figure(name="REST P95", value=seen.rest.recorder.percentile_ms(95), unit="ms", better="lower"),
-            Figure(name="REST errors", value=seen.rest.recorder.error_count, better="lower", must=0),
-        ]
-    for name, values in (
-        ("first token beyond the model's time", told.first_token_ms),
-        ("whole completion beyond the model's time", told.completed_ms),
-    ):
-        if options.completions:
-            report.figures += _quantiles(name, sorted(values))
-
-
-def _quantiles(name: str, values: list[float]) -> list[Figure]:
-    return [
-        Figure(
-            name=f"{name}, P{percent}",
-            value=values[min(int(len(values) * percent / 100), len(values) - 1)] if values else math.nan,
-            unit="ms",
-            better="lower",
-        )
-        for percent in (50, 95)
-    ]
-
-
-def _latencies(seen: _Seen, told: Told, seconds: float) -> Latencies:
-    """Per event: from its request until the first, middle, 99th of a hundred and last client has it."""
-    histogram = new_histogram()
-    for each in _last_ms(seen, told.events):
-        record(histogram, each / 1000)
-    ms = {name: round(_median_ms(seen, told.events, name), 1) for name in ("first", "p50", "p99", "last")} | {
-        "last p95": round(percentile_ms(histogram, 95), 1),
-        "max": round(percentile_ms(histogram, 100), 1),
-    }
-    return Latencies(
-        kind="event",
-        count=len(told.events),
-        errors={},
-        per_s=round(len(told.events) / seconds, 1),
-        ms=ms,
-        hdr=histogram.encode().decode(),
-    )
-
-
-def _median_ms(seen: _Seen, events: list[Heard], name: str) -> float:
-    values = [(getattr(event, name) - seen.emitted[event.number]) * 1000 for event in events]
-    return median(values) if values else math.nan
-
-
-def _add_notes(report: Report, connected: Connected, told: Told) -> None:
-    for words, counts in (("Failures", told.failures or connected.failures), ("Closes", told.closes)):
-        if counts:
-            report.notes.append(f"{words}: {', '.join(f'{n} × {name}' for name, n in counts.items())}.")
