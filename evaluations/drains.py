@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Collection
 from concurrent.futures import Future
 from uuid import UUID
@@ -34,6 +35,7 @@ class Drains:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._places: dict[UUID, _Place] = {}
+        self._waiting: deque[UUID] = deque()
         self._is_stopping = False
 
     @property
@@ -60,6 +62,15 @@ class Drains:
         asyncio.run_coroutine_threadsafe(self._work(run_id, place), loop)
         return place.ended
 
+    def start_in_turn(self, run_id: UUID, *, most: int) -> None:
+        """Drain the run, now if fewer than `most` are being drained, else when one of them has ended."""
+        with self._lock:
+            self._forget_parent()
+            if run_id not in self._places and len(self._places) >= most:
+                self._waiting.append(run_id)
+                return
+        self.start(run_id)
+
     def stop(self, grace_s: float) -> None:
         """Leave all runs to others; returns at once. Calls in flight have `grace_s` to end.
 
@@ -73,12 +84,13 @@ class Drains:
     def wait_idle(self, timeout_s: float) -> bool:
         """Whether every drain of this process ended within `timeout_s`."""
         with self._idle:
-            return self._idle.wait_for(lambda: not self._places, timeout_s)
+            return self._idle.wait_for(lambda: not self._places and not self._waiting, timeout_s)
 
     def _forget_parent(self) -> None:
         """A thread does not survive a fork: the child starts its own."""
         if self._pid != os.getpid():
             self._pid, self._loop, self._places = os.getpid(), None, {}
+            self._waiting.clear()
 
     def _start_loop(self) -> asyncio.AbstractEventLoop:
         loop = new_loop()
@@ -112,8 +124,11 @@ class Drains:
         with self._idle:
             if self._places.get(run_id) is place:
                 del self._places[run_id]
+            following = self._waiting.popleft() if self._waiting else None
             self._idle.notify_all()
         place.ended.set_result(None)
+        if following is not None:
+            self.start(following)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

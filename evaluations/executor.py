@@ -29,7 +29,7 @@ def enqueue(run_id: UUID) -> None:
 
         ask_workers(run_id)
     else:
-        drains.start(run_id)
+        drains.start_in_turn(run_id, most=settings.WORKER_THREADS)
 
 
 def drain_in_process(run_id: UUID) -> None:

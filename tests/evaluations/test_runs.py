@@ -1,10 +1,14 @@
 """Runs from end to end: start, execution, results."""
 
+import time
 from typing import Any
 
 import pytest
 
 from evaluations.events import ResultRecorded, RunEnded, RunProgressed
+from evaluations.models import Result, Run
+from prompts.models import ModelEndpoint
+from tests.evaluations.conftest import wait_for_end
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -25,6 +29,29 @@ def test_a_run_judges_every_cell(api: Any, ended: Any) -> None:
 def test_a_second_run_comes_from_the_cache(ended: Any) -> None:
     first, second, third = ended(), ended(), ended(use_cache=False)
     assert (first["cache_hits"], second["cache_hits"], third["cache_hits"]) == (0, 10, 0)
+
+
+def test_runs_are_executed_side_by_side(api: Any, started: Any, endpoint: ModelEndpoint) -> None:
+    endpoint.settings = {"latency_ms": 80}
+    endpoint.save()
+    runs = [started(concurrency=1, seed=seed)["id"] for seed in range(3)]
+    deadline = time.monotonic() + 10
+    while Result.objects.filter(run__in=runs).values("run").distinct().count() < len(runs):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not Run.objects.filter(pk__in=runs, state="finished").exists()
+    assert [wait_for_end(api, run)["done"] for run in runs] == [10, 10, 10]
+
+
+def test_a_run_without_a_place_waits_for_one(
+    api: Any, started: Any, endpoint: ModelEndpoint, settings: Any
+) -> None:
+    settings.WORKER_THREADS = 1
+    endpoint.settings = {"latency_ms": 30}
+    endpoint.save()
+    first, second = (started(concurrency=1, seed=seed)["id"] for seed in range(2))
+    assert Run.objects.get(pk=second).state == "queued"
+    assert [wait_for_end(api, run)["done"] for run in (first, second)] == [10, 10]
 
 
 def test_the_world_hears_of_every_result_and_of_the_end(ended: Any, heard: list[Any]) -> None:
