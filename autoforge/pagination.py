@@ -1,7 +1,7 @@
 """Keyset pagination: a page costs the same wherever it is, and rows that come or go shift nothing."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -41,11 +41,21 @@ def paginate(
 
     Raises InvalidInput for a bad limit, or a cursor that this list did not hand out.
     """
-    if not 1 <= query.limit <= MAX_PAGE:
-        raise InvalidInput(f"limit must be between 1 and {MAX_PAGE}, not {query.limit}.")
+    check_limit(query)
     if query.cursor:
         queryset = queryset.filter(_after(order, _decode(query.cursor, _fields(queryset, order))))
-    rows = list(queryset.order_by(*order)[: query.limit + 1])
+    return page_of(queryset.order_by(*order)[: query.limit + 1], query, order=order, show=show)
+
+
+def check_limit(query: PageQuery) -> None:
+    """Raises InvalidInput for a bad limit."""
+    if not 1 <= query.limit <= MAX_PAGE:
+        raise InvalidInput(f"limit must be between 1 and {MAX_PAGE}, not {query.limit}.")
+
+
+def page_of(found: Iterable[M], query: PageQuery, *, order: Sequence[str], show: Callable[[M], T]) -> Page[T]:
+    """The page of which `found` are the rows, and one more if there are more."""
+    rows = list(found)
     shown = rows[: query.limit]
     cursor = (
         _encode([getattr(shown[-1], name.lstrip("-")) for name in order]) if len(rows) > query.limit else None

@@ -72,6 +72,10 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Runs that are to be worked on."""
         return self.filter(state__in=LIVE_STATES)
 
+    def for_show(self) -> "RunQuerySet":
+        """With what a representation needs, and without the snapshots that it leaves out."""
+        return self.select_related("dataset").defer("judges", "scorers")
+
 
 class Run(models.Model):
     """An experiment, frozen at its start, and how far it has come.

@@ -10,6 +10,7 @@ from autoforge.models import Project
 from evaluations.experiments import find_endpoint, store_cases, store_prompts
 from evaluations.files import Experiment, FileProvider, read_evaluation_file
 from prompts.models import Prompt
+from prompts.reads import get_prompt
 from prompts.services import move_label
 
 DATASET = "support"
@@ -32,7 +33,7 @@ def load_sample(project: Project) -> Experiment:
     refs = store_prompts(project, experiment, actor=actor)
     if is_new:
         newest = refs[-1]
-        prompt = Prompt.objects.in_project(project).get_or_404(newest.name)
+        prompt = get_prompt(project, newest.name)
         move_label(prompt, label="production", version=newest.version or 1, actor=actor)
     store_cases(project, experiment, name=DATASET)
     for provider in (*experiment.providers, _SIMULATED):

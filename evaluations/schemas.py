@@ -9,6 +9,7 @@ import msgspec
 
 from autoforge.pagination import PageQuery
 from evaluations.models import Case, Dataset, Result, Run
+from prompts.schemas import VersionNumber
 
 
 def usd(amount: Decimal | None) -> float | None:
@@ -64,7 +65,7 @@ class PromptRef(msgspec.Struct, forbid_unknown_fields=True):
 
     name: str
     label: str | None = None
-    version: int | None = None
+    version: VersionNumber | None = None
 
 
 class NewRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -3,13 +3,14 @@
 from typing import Any, Self
 
 from django.db import models
-from django.db.models import OuterRef, Prefetch, Subquery
+from django.db.models import F, OuterRef, Subquery
 from django.db.models.functions import Coalesce, Now
 
 from autoforge.encryption import decrypt
 from autoforge.errors import NotFound
 from autoforge.models import Project
 from prompts.llm.providers.base import Endpoint, Limits, Prices
+from prompts.lookups import JsonList
 from prompts.names import LATEST, PRODUCTION
 
 _KEY = models.BigIntegerField()
@@ -25,13 +26,6 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
 
     def in_project(self, project: Project) -> Self:
         return self.filter(project=project)
-
-    def get_or_404(self, name: str) -> "Prompt":
-        """The prompt called `name`. Raises NotFound."""
-        prompt = self.filter(name=name).first()
-        if prompt is None:
-            raise NotFound(f"There is no prompt {name!r} in this project.")
-        return prompt
 
     def matching(self, *, name: str | None = None, label: str | None = None, tag: str | None = None) -> Self:
         """Prompts whose name contains `name` (in any case), that have `label` and `tag`."""
@@ -73,13 +67,12 @@ class PromptVersionQuerySet(models.QuerySet["PromptVersion"]):
     """Reads of versions."""
 
     def for_show(self) -> Self:
-        """With what a representation needs, in one query more: prompt, labels, newest number."""
+        """With what a representation needs: prompt, `label_names`, `newest_number`."""
         siblings = PromptVersion.objects.filter(prompt=OuterRef("prompt_id"))
         newest = siblings.order_by("-number").values("number")[:1]
-        return (
-            self.select_related("prompt")
-            .annotate(newest_number=Subquery(newest))
-            .prefetch_related(Prefetch("labels", Label.objects.order_by("name")))
+        labels = Label.objects.filter(version=OuterRef("pk")).order_by("name").values(item=F("name"))
+        return self.select_related("prompt").annotate(
+            newest_number=Subquery(newest), label_names=JsonList(labels)
         )
 
     def of_prompt(self, project: Project, name: str) -> Self:

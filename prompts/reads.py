@@ -1,12 +1,26 @@
 """Finding versions by the names that callers use, and pages of them."""
 
 from collections.abc import Iterable
+from functools import cache
+from typing import Any
 
+from autoforge.db.statements import Statement
 from autoforge.errors import InvalidInput, NotFound
 from autoforge.models import Project
 from autoforge.pagination import Page, PageQuery, paginate
 from prompts.models import Prompt, PromptVersion
+from prompts.names import LATEST
 from prompts.schemas import LabelMoveOut, LabelOut, LabelsOut, PromptOut, PromptsQuery
+
+_one_prompt = Statement(lambda project, name: Prompt.objects.filter(project=project, name=name)[:1])
+
+
+def get_prompt(project: Project, name: str) -> Prompt:
+    """The project's prompt. Raises NotFound."""
+    prompt = _one_prompt.first(project=project.pk, name=name)
+    if prompt is None:
+        raise NotFound(f"There is no prompt {name!r} in this project.")
+    return prompt
 
 
 def resolve_version(
@@ -19,19 +33,39 @@ def resolve_version(
 ) -> PromptVersion:
     """The version of `name` at `label` or with number `version`; by default production, else latest.
 
-    One query (its `prompt` included), or two: `for_show` reads the labels too, and a miss looks whether
-    the prompt exists. Raises NotFound, InvalidInput when both choices are given.
+    One query, its `prompt` included; a miss looks whether the prompt exists. `for_show` reads what a
+    representation needs. Raises NotFound, InvalidInput when both choices are given.
     """
     if label is not None and version is not None:
         raise InvalidInput("Give a label or a version, not both.")
-    versions = (
-        PromptVersion.objects.for_show() if for_show else PromptVersion.objects.select_related("prompt")
-    )
-    if found := versions.chosen(project, name, label=label, version=version).first():
+    if found := _chosen_version(project, name, label, version, for_show):
         return found
-    Prompt.objects.in_project(project).get_or_404(name)
+    get_prompt(project, name)
     wanted = f"version {version}" if version is not None else f"label {label!r}"
     raise NotFound(f"The prompt {name!r} has no {wanted}.")
+
+
+def _chosen_version(
+    project: Project, name: str, label: str | None, version: int | None, for_show: bool
+) -> PromptVersion | None:
+    key = {"project": project.pk, "name": name}
+    if version is not None:
+        return _statement(for_show).first(**key, version=version)
+    if label and label != LATEST:
+        return _statement(for_show).first(**key, label=label)
+    return _statement(for_show, label or None).first(**key)
+
+
+@cache
+def _statement(for_show: bool, label: str | None = None) -> Statement[PromptVersion]:
+    """Chooses by the values it gets, else by `label`."""
+
+    def build(project: Any, name: Any, **choice: Any) -> Any:
+        objects = PromptVersion.objects
+        versions = objects.for_show() if for_show else objects.select_related("prompt")
+        return versions.chosen(project, name, **(choice or {"label": label}))[:1]
+
+    return Statement(build)
 
 
 def version_pair(project: Project, name: str, old: int, new: int) -> tuple[PromptVersion, PromptVersion]:
@@ -40,7 +74,7 @@ def version_pair(project: Project, name: str, old: int, new: int) -> tuple[Promp
 
 
 def page_of_prompts(project: Project, query: PromptsQuery) -> Page[PromptOut]:
-    """Prompts by name, each shown at `query.label`, else production, else latest. Three queries."""
+    """Prompts by name, each shown at `query.label`, else production, else latest. Two queries."""
     prompts = (
         Prompt.objects.in_project(project)
         .matching(name=query.name, label=query.label, tag=query.tag)
@@ -58,7 +92,7 @@ def _shown(version_ids: Iterable[int]) -> dict[int, PromptOut]:
 
 
 def page_of_versions(prompt: Prompt, query: PageQuery) -> Page[PromptOut]:
-    """Versions of `prompt`, newest first. Two queries."""
+    """Versions of `prompt`, newest first. One query."""
     versions = PromptVersion.objects.for_show().filter(prompt=prompt)
     return paginate(versions, query, order=["-number"], show=PromptOut.of)
 

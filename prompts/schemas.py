@@ -97,7 +97,7 @@ class PromptOut(msgspec.Struct, kw_only=True):
     @classmethod
     def of(cls, version: PromptVersion) -> Self:
         """From a row of `PromptVersion.objects.for_show()`."""
-        labels = [label.name for label in version.labels.all()]
+        labels = version.label_names  # type: ignore[attr-defined]  # annotated
         is_newest = version.number == version.newest_number  # type: ignore[attr-defined]  # annotated
         return cls(
             name=version.prompt.name,

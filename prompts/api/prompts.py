@@ -13,6 +13,7 @@ from prompts.caching import find_prompt, read_prompt
 from prompts.diffing import VersionDiff, diff_versions
 from prompts.models import Prompt
 from prompts.reads import (
+    get_prompt,
     page_of_label_moves,
     page_of_prompts,
     page_of_versions,
@@ -45,7 +46,7 @@ class PromptBase(ProjectController):
 
     def prompt(self, name: str) -> Prompt:
         """The caller's prompt called `name`. Raises NotFound."""
-        return Prompt.objects.in_project(self.project).get_or_404(name)
+        return get_prompt(self.project, name)
 
     def shown(self, name: str, *, label: str | None = None, version: int | None = None) -> PromptOut:
         """A version as it is answered, read anew."""

@@ -14,7 +14,7 @@ from prompts.endpoint_rules import check_params, own_params
 from prompts.llm.providers.base import CacheUse, Endpoint, Request, merge_params
 from prompts.models import PromptType
 from prompts.rendering import RenderError, render
-from prompts.schemas import PromptOut
+from prompts.schemas import PromptOut, VersionNumber
 
 
 class PromptChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,7 +22,7 @@ class PromptChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     name: str
     label: str | None = None
-    version: int | None = None
+    version: VersionNumber | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,21 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from autoforge.auth import Actor
+from autoforge.db.statements import Statement
 from autoforge.errors import Forbidden, InvalidInput, NotFound
 from prompts import events
 from prompts.models import Label, LabelMove, Prompt, PromptVersion
 from prompts.names import MAX_LABELS, check_label
+
+_locked_prompt = Statement(
+    lambda pk: Prompt.objects.select_for_update(of=("self",)).select_related("project").filter(pk=pk)[:1]
+)
+_one_version = Statement(
+    lambda prompt, number: PromptVersion.objects.filter(prompt=prompt, number=number)[:1]
+)
+_one_label = Statement(
+    lambda prompt, name: Label.objects.filter(prompt=prompt, name=name).select_related("version")[:1]
+)
 
 
 @transaction.atomic
@@ -21,7 +32,7 @@ def move_label(prompt: Prompt, *, label: str, version: int, actor: Actor) -> Lab
     """
     check_label(label)
     locked = lock_prompt(prompt)
-    target = locked.versions.filter(number=version).first()
+    target = _one_version.first(prompt=locked.pk, number=version)
     if target is None:
         raise NotFound(f"The prompt {locked.name!r} has no version {version}.")
     return point_label(locked, label, target, actor)
@@ -36,14 +47,17 @@ def point_labels(locked: Prompt, labels: Iterable[str], target: PromptVersion, a
 def point_label(locked: Prompt, label: str, target: PromptVersion, actor: Actor) -> Label:
     """Point `label` at `target` within the caller's transaction, which holds the prompt's lock."""
     require_right_to(locked, [label], actor)
-    current = locked.labels.filter(name=label).select_related("version").first()
-    if current is not None and current.version_id == target.pk:
-        return current
+    current = _one_label.first(prompt=locked.pk, name=label)
     if current is None:
         _check_room(locked)
-    moved, _ = Label.objects.update_or_create(prompt=locked, name=label, defaults={"version": target})
-    record_move(locked, label, current.version.number if current else None, target.number, actor)
-    return moved
+        moved = Label.objects.create(prompt=locked, name=label, version=target)
+        record_move(locked, label, None, target.number, actor)
+        return moved
+    if current.version_id != target.pk:
+        number, current.version = current.version.number, target
+        current.save(update_fields=["version"])
+        record_move(locked, label, number, target.number, actor)
+    return current
 
 
 @transaction.atomic
@@ -51,7 +65,7 @@ def remove_label(prompt: Prompt, *, label: str, actor: Actor) -> None:
     """Take `label` away. Raises InvalidInput for 'latest', NotFound, Forbidden for a protected one."""
     check_label(label)
     locked = lock_prompt(prompt)
-    current = locked.labels.filter(name=label).select_related("version").first()
+    current = _one_label.first(prompt=locked.pk, name=label)
     if current is None:
         raise NotFound(f"The prompt {locked.name!r} has no label {label!r}.")
     require_right_to(locked, [label], actor)
@@ -61,9 +75,7 @@ def remove_label(prompt: Prompt, *, label: str, actor: Actor) -> None:
 
 def lock_prompt(prompt: Prompt) -> Prompt:
     """`prompt` as it is now, with its project; others wait for this transaction. Raises NotFound."""
-    locked = (
-        Prompt.objects.select_for_update(of=("self",)).select_related("project").filter(pk=prompt.pk).first()
-    )
+    locked = _locked_prompt.first(pk=prompt.pk)
     if locked is None:
         raise NotFound(f"The prompt {prompt.name!r} has just been deleted.")
     return locked

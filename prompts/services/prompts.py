@@ -5,10 +5,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from django.db import IntegrityError, transaction
-from django.db.models import Max
+from django.db.models import Q, QuerySet, Subquery
 from django.db.models.functions import Now
 
 from autoforge.auth import Actor
+from autoforge.db.statements import Statement
 from autoforge.errors import Conflict, InvalidInput
 from autoforge.models import Project
 from prompts import events
@@ -80,13 +81,23 @@ def add_version(
     used = check_template(prompt.type, template)
     # The lock gives each of several concurrent callers its own number.
     locked = lock_prompt(prompt)
-    same = locked.versions.filter(content_hash=hash_content(locked.type, template, config or {})).first()
-    if same is not None:
+    content = hash_content(locked.type, template, config or {})
+    found = list(_same_or_newest.rows(prompt=locked.pk, content=content))
+    if same := next((version for version in found if version.content_hash == content), None):
         point_labels(locked, labels, same, actor)
         return AddedVersion(same, is_new=False)
-    number = locked.versions.aggregate(highest=Max("number", default=0))["highest"] + 1
+    number = max((version.number for version in found), default=0) + 1
     version = _insert_version(locked, number, template, config or {}, used, labels, message, actor)
     return AddedVersion(version, is_new=True)
+
+
+def _build_same_or_newest(prompt: Any, content: Any) -> "QuerySet[PromptVersion]":
+    versions = PromptVersion.objects.filter(prompt=prompt)
+    newest = versions.order_by("-number").values("pk")[:1]
+    return versions.filter(Q(content_hash=content) | Q(pk=Subquery(newest)))
+
+
+_same_or_newest = Statement(_build_same_or_newest)
 
 
 def _insert_version(
