@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from random import Random
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import turso.sync
@@ -129,6 +131,20 @@ def test_times_amounts_and_templates_are_text_that_says_what_they_are(
     assert read("SELECT template FROM prompt_versions WHERE version = 1") == [('"Say {{ q }}"',)]
     assert read("SELECT name, version FROM labels") == [("production", 2)]
     assert_equal(read, project)
+
+
+def test_sums_of_times_survive_the_way(project: Project, sync: Any, read: Any) -> None:
+    run = fill(project)
+    random = Random(7)
+    times = [sum(random.uniform(0, 10.0**exponent) for _ in range(20)) for exponent in range(-9, 10)] * 5
+    for run.pk, run.call_ms in ((uuid4(), time) for time in (*times, 0.1 + 0.2, 57.402273528956236)):
+        run.save(force_insert=True)
+    sync()
+    there = dict(read("SELECT id, call_ms FROM runs"))
+    assert there == {
+        str(pk): pytest.approx(ms, rel=1e-13) for pk, ms in Run.objects.values_list("pk", "call_ms")
+    }
+    assert sync() == "acme: nothing has changed"
 
 
 def test_retried_errors_are_replaced(project: Project, sync: Any, read: Any) -> None:
