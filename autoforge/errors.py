@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import msgspec
 from django.core.exceptions import BadRequest, RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
 from dmr.exceptions import NotAuthenticatedError, RequestSerializationError, ValidationError
 
 from autoforge.db.errors import DatabaseUnavailable
@@ -178,6 +179,7 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
     return refusal_response(NotFound(f"There is nothing at {request.path}."), request.path)
 
 
+@csrf_exempt
 def unknown_url(request: HttpRequest) -> HttpResponse:
     """The last route of the REST API: with DEBUG on, Django would answer HTML."""
     return not_found(request)

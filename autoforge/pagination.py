@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -96,6 +97,12 @@ def _decode(cursor: str, fields: "Sequence[Field[Any, Any]]") -> list[Any]:
         values = msgspec.msgpack.decode(raw, type=list[int | float | str])
         if b"\0" in b"".join(value.encode() for value in values if isinstance(value, str)):
             raise ValueError("no text column holds U+0000")
-        return [field.to_python(value) for field, value in zip(fields, values, strict=True)]
-    except (ValueError, OverflowError, msgspec.DecodeError, ValidationError) as error:
+        return [_as_stored(field, value) for field, value in zip(fields, values, strict=True)]
+    except (ValueError, TypeError, OverflowError, msgspec.DecodeError, ValidationError) as error:
         raise InvalidInput("cursor is not one that this list handed out: start again without it.") from error
+
+
+def _as_stored(field: "Field[Any, Any]", value: float | str) -> Any:
+    """`value` as `field` holds it. Raises what shows that it holds no such thing."""
+    held = field.to_python(value)
+    return held.astimezone(UTC) if isinstance(held, datetime) else held

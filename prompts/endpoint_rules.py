@@ -101,4 +101,4 @@ def _check_simulation(settings: SimulationSettings) -> None:
     for name, (least, most) in ranges.items():
         value = getattr(settings, name)
         if value is not None and not least <= value <= most:
-            raise InvalidInput(f"settings.{name} is between {least:g} and {most:g}, not {value:g}.")
+            raise InvalidInput(f"settings.{name} is between {least:g} and {most:g}, not {value}.")

@@ -43,7 +43,7 @@ def text(spec: ScorerSpec) -> str:
 def text_or_number(spec: ScorerSpec) -> str:
     """A text that is not empty, or a number as JavaScript prints it."""
     is_number = isinstance(spec.value, int | float) and not isinstance(spec.value, bool)
-    if is_number and not math.isnan(spec.value):
+    if is_number and spec.value == spec.value:  # not NaN; math.isnan takes no huge int
         return js_string(spec.value)
     return text(spec)
 
@@ -88,7 +88,7 @@ def word_bounds(spec: ScorerSpec) -> Bounds:
 def _number(value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if math.isnan(number):
         raise ScorerError("value", f'must be a number or {{"min": …, "max": …}}, not {shown(value)}.')

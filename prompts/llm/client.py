@@ -189,7 +189,7 @@ async def _attempt(request: Request, flight: flights.Flight) -> Completion:
 
 def _is_streamable(request: Request) -> bool:
     """Streaming tells the time to the first token, so it is the rule; `settings.stream` turns it off."""
-    return request.endpoint.settings.get("stream") is not False and request.params.get("n") in {None, 1}
+    return request.endpoint.settings.get("stream") is not False and request.params.get("n") in (None, 1)
 
 
 def _prepared(request: Request) -> tuple[Request, Transport]:

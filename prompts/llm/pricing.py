@@ -17,6 +17,7 @@ TOKENS_PER_MESSAGE = 16  # roles and separators
 TOKENS_PER_IMAGE = 3_000  # above what vendors count for their largest size
 CHARS_PER_TOKEN = 4
 EXPECTED_OUTPUT_TOKENS = 256
+_MOST = 10_000_000  # tokens or answers: more than any model gives
 _VENDORS = {"openai": "openai", "anthropic": "anthropic"}
 
 
@@ -44,7 +45,7 @@ def estimate_usd(endpoint: Endpoint, messages: Messages, params: Mapping[str, An
     output is bounded by max_tokens, or DEFAULT_MAX_OUTPUT_TOKENS if the request sets none.
     """
     inputs = sum(_bound_of(message) for message in messages)
-    outputs = _max_tokens(params, DEFAULT_MAX_OUTPUT_TOKENS) * int(params.get("n") or 1)
+    outputs = _max_tokens(params, DEFAULT_MAX_OUTPUT_TOKENS) * _count(params.get("n"), 1)
     usage = Usage(input_tokens=inputs, output_tokens=outputs)
     return cost_usd(endpoint, usage) or Decimal(0)
 
@@ -91,7 +92,12 @@ def _price_list() -> Any:
 
 def _max_tokens(params: Mapping[str, Any], default: int) -> int:
     wanted = params.get("max_completion_tokens") or params.get("max_tokens")
-    return wanted if isinstance(wanted, int) and wanted > 0 else default
+    return _count(wanted, default)
+
+
+def _count(wanted: Any, default: int) -> int:
+    """A parameter that should be a number above 0; what else a caller sends is for the vendor to refuse."""
+    return min(wanted, _MOST) if isinstance(wanted, int) and wanted > 0 else default
 
 
 def _bound_of(message: Mapping[str, Any]) -> int:

@@ -77,6 +77,13 @@ def test_an_unknown_address_is_a_problem(api: ApiClient, settings: Any, path: st
     assert problem(api.get(path), 404, "not_found")
 
 
+def test_an_unknown_address_is_one_for_every_method() -> None:
+    client = Client(enforce_csrf_checks=True)
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        answer = client.generic(method, "/api/v1/nothing", b"{}", content_type="application/json")
+        assert answer.status_code == 404 and answer.json()["code"] == "not_found"
+
+
 def test_an_unknown_page_is_a_problem(nobody: ApiClient) -> None:
     assert "/nowhere" in problem(nobody.get("/nowhere"), 404, "not_found")
 

@@ -97,6 +97,17 @@ def test_an_invented_cursor_is_refused(cursor: str) -> None:
         paginate(ApiKey.objects.all(), PageQuery(cursor=cursor), order=["name", "pk"], show=str)
 
 
+@pytest.mark.parametrize(
+    "moment", [1, 2.5, "", "soon", "2020-13-45", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"]
+)
+@pytest.mark.django_db
+def test_an_invented_moment_is_refused(moment: Any) -> None:
+    with pytest.raises(InvalidInput, match="start again without it"):
+        paginate(
+            ApiKey.objects.all(), PageQuery(cursor=forged(moment, 1)), order=["created_at", "pk"], show=str
+        )
+
+
 @pytest.mark.parametrize("number", [2**64 - 1, -(2**63), 1e300, float("inf"), float("nan")])
 @pytest.mark.django_db
 def test_a_number_that_no_column_holds_is_harmless(number: float) -> None:

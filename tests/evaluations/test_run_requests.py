@@ -33,6 +33,7 @@ def ready(prompt: Prompt, endpoint: ModelEndpoint, dataset: str) -> None:
         ({"dataset": "other"}, "prompts[0]: greet version 1 cannot be filled from the first case of other"),
         ({"scorers": [{"type": "equal", "value": 1}]}, "scorers[0].type (equal): is no known scorer"),
         ({"scorers": [{"type": "llm-rubric", "value": "x", "provider": "gone"}]}, "'gone' to judge with"),
+        ({"scorers": [{"type": "word-count", "value": 10**400}]}, "must be a number or"),
         ({"concurrency": 0}, "concurrency must be between 1 and 1000, not 0"),
         ({"concurrency": 5000}, "concurrency must be between"),
         ({"concurrency": "5"}, "concurrency"),

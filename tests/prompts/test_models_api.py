@@ -83,6 +83,7 @@ def test_a_stored_secret_does_not_follow_to_another_address(api: ApiClient) -> N
     ("body", "sentence"),
     [
         ({"provider": "openai"}, "The field 'name' is missing"),
+        (SIMULATED | {"settings": {"rate_limit_every": 10**400}}, "between 1 and 1e+06"),
         (OPENAI | {"name": "a b"}, "The model's name 'a b'"),
         (OPENAI | {"name": "a/b"}, "The model's name 'a/b'"),
         (OPENAI | {"provider": "acme"}, "provider: Invalid enum value 'acme'"),

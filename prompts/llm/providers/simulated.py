@@ -121,10 +121,20 @@ def _tokens_of(request: Request, settings: SimulationSettings) -> tuple[list[str
     elif text in ("echo", "expected"):
         text = text_of(request.messages[-1]) if request.messages else ""
     tokens: list[str] = _TOKENS.findall(text)
-    limit = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
+    limit = _max_tokens_of(request)
     if limit and len(tokens) > limit:
         return tokens[:limit], "length"
     return tokens, "stop"
+
+
+def _max_tokens_of(request: Request) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        limit = request.params.get(name)
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise ProviderError("invalid_request", f"{name} must be a whole number above 0.", status=400)
+        if limit:
+            return int(limit)
+    return None
 
 
 async def _sleep_until(due: float, deadline: float, request: Request) -> None:

@@ -1,6 +1,7 @@
 """What calls cost, and the bound that budgets reserve."""
 
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 import pytest
@@ -54,6 +55,13 @@ def test_an_estimate_is_an_upper_bound(text: str, max_tokens: int):
     messages = [{"role": "user", "content": text}]
     at_worst = Usage(len(text.encode("utf-8", "replace")), max_tokens)
     assert estimate_usd(OWN, messages, {"max_tokens": max_tokens}) >= (cost_usd(OWN, at_worst) or 0)
+
+
+@pytest.mark.parametrize("wrong", ["many", [2], {}, -1, 1.5])
+def test_an_estimate_survives_what_the_vendor_will_refuse(wrong: Any):
+    assert estimate_usd(OWN, [], {"n": wrong, "max_tokens": wrong}) == estimate_usd(OWN, [], {})
+    assert estimate_tokens([], {"max_tokens": wrong}) == estimate_tokens([], {})
+    assert estimate_usd(OWN, [], {"n": 10**400, "max_tokens": 10**400}) < 10**12
 
 
 def test_an_estimate_counts_choices_images_and_the_default():

@@ -1,6 +1,7 @@
 """The simulated model: the same question has the same answer, latency and failure."""
 
 import time
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,13 @@ async def test_a_timeout_holds(settings):
     with pytest.raises(ProviderError) as caught:
         await client.complete(ask(latency_ms=60_000, params={"timeout_s": 0.05}))
     assert caught.value.code == "timeout"
+
+
+@pytest.mark.parametrize("maximum", ["5", 0, -1, 1.5, True, [1], {"a": 1}])
+async def test_a_maximum_that_is_none_is_refused(maximum: Any):
+    with pytest.raises(ProviderError, match="max_tokens must be a whole number above 0") as caught:
+        await client.complete(ask(params={"max_tokens": maximum, "n": [1]}))
+    assert caught.value.code == "invalid_request"
 
 
 @pytest.mark.parametrize("wrong", [{"latency": 3}, {"latency_ms": "soon"}])
