@@ -9,8 +9,8 @@ SERVER ?= uvicorn
 ARGS ?=
 SETUP := PYTHON='$(PYTHON)' .ci/setup
 RUNTIME := requirements.txt requirements-local-model.txt
-# A part of the tests covers a part of the code: the bound is for the whole suite.
-COVERAGE := $(if $(ARGS),,--cov --cov-fail-under=85)
+# A part of the tests covers a part of the code: the bound is for the whole suite, which takes long.
+WHOLE := $(if $(ARGS),,-n 3 --dist loadfile --cov --cov-fail-under=85)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run serve test check perf clean
@@ -32,7 +32,7 @@ serve: ## production shape with PostgreSQL and Valkey (PORT=8000 WEB=2 WORKERS=1
 
 test: ## the whole suite against real PostgreSQL and Valkey (ARGS="tests/prompts -x" for a part)
 	@$(SETUP) $(RUNTIME) requirements-services.txt requirements-dev.txt
-	@$(PY) manage.py with_services --fresh -- $(PY) -m pytest $(COVERAGE) $(ARGS)
+	@$(PY) manage.py with_services --fresh -- $(PY) -m pytest $(WHOLE) $(ARGS)
 
 check: ## lint, format, types, architecture, migrations, production settings
 	@$(SETUP) $(RUNTIME) requirements-services.txt requirements-dev.txt

@@ -92,7 +92,7 @@ class FakeVendor:
             "aborted": self.aborted,
         }
 
-    def wait_until(self, is_so: Any, timeout_s: float = 5.0) -> None:
+    def wait_until(self, is_so: Any, timeout_s: float = 30.0) -> None:
         """Wait until `is_so(self)`; fails after the timeout."""
         deadline = time.monotonic() + timeout_s
         while not is_so(self):

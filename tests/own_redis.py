@@ -4,13 +4,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from django.conf import settings
 from django.test import override_settings
+from django_redis.pool import ConnectionFactory
 
 from autoforge import settings as project_settings
 from autoforge.caching import clear_copies
@@ -20,6 +20,8 @@ from autoforge.local_services.valkey import Valkey
 from autoforge.redis import Guard, pool
 
 PATIENCE_S = 20
+# How long somebody waits for one that hangs. Only then: on a busy machine any answer may take as long.
+HANGING_S = 0.1
 
 
 class OwnRedis:
@@ -44,11 +46,19 @@ class OwnRedis:
         assert self._server.became_ready()
 
     def freeze(self) -> None:
-        """It keeps its connections and its data, and answers nobody."""
+        """It keeps its data, and answers nobody."""
         self._server.process.send_signal(signal.SIGSTOP)
+        self._wait_at_most(HANGING_S)
 
     def thaw(self) -> None:
         self._server.process.send_signal(signal.SIGCONT)
+        self._wait_at_most(PATIENCE_S)
+
+    def _wait_at_most(self, seconds: float) -> None:
+        shared = pool()
+        shared.connection_kwargs |= {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+        shared.disconnect()
+        shared.reset()
 
     def commands(self) -> int:
         """How many commands it has carried out."""
@@ -78,21 +88,35 @@ def connected(server: Server, **options: Any) -> Iterator[OwnRedis]:
             own.guard.close()
             pool().disconnect()
             own.client.close()
+            # The next test has a pool with a guard of its own.
+            ConnectionFactory._pools.pop(server.url, None)
+
+
+@pytest.fixture(scope="session")
+def stoppable_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that no other process uses."""
+    try:
+        server = Server.start(Valkey(tmp_path_factory.mktemp("redis"), "secret", is_durable=False))
+    except ServiceError as error:
+        pytest.skip(str(error))
+    yield server
+    server.stop()
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
-    """Caches in a Redis of this test's own; it need not wait long for one that hangs."""
+def own_redis(stoppable_redis: Server) -> Iterator[OwnRedis]:
+    """Caches in a Redis that one test has for itself, empty at its beginning."""
+    server = stoppable_redis
+    if server.has_ended:
+        server.revive()
+        assert server.became_ready()
     try:
-        server = Server.start(Valkey(tmp_path, "secret", is_durable=False))
-    except ServiceError as error:
-        pytest.skip(str(error))
-    try:
-        with connected(server, SOCKET_TIMEOUT=0.1, SOCKET_CONNECT_TIMEOUT=0.1) as own:
+        with connected(server, SOCKET_TIMEOUT=PATIENCE_S, SOCKET_CONNECT_TIMEOUT=PATIENCE_S) as own:
+            own.client.flushall()
             yield own
     finally:
-        server.process.send_signal(signal.SIGCONT) if not server.has_ended else None
-        server.stop()
+        if not server.has_ended:
+            server.process.send_signal(signal.SIGCONT)
 
 
 def eventually(is_true: Callable[[], bool]) -> None:

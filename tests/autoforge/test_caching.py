@@ -21,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from autoforge import redis
 from autoforge.caching import ReadThrough, read_once
 from autoforge.copies import Copies, Kept, SingleFlight
-from tests.own_redis import OwnRedis, eventually, own_redis
+from tests.own_redis import PATIENCE_S, OwnRedis, eventually, own_redis
 
 __all__ = ["own_redis"]
 
@@ -77,7 +77,7 @@ class TestSettings:
             assert connection.health_check_interval == settings.REDIS_HEALTH_CHECK_INTERVAL_S == 30
             assert RedisTimeout in connection.retry._supported_errors
             assert connection._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-            assert connection._sock.gettimeout() == connection.socket_connect_timeout == 0.1
+            assert connection._sock.gettimeout() == connection.socket_connect_timeout == PATIENCE_S
         finally:
             shared.release(connection)
 

@@ -101,14 +101,22 @@ def family(launcher: subprocess.Popen[str]) -> Iterator[list[psutil.Process]]:
         yield members
     finally:
         for member in (head, *members):
-            if member.is_running():
+            with suppress(psutil.NoSuchProcess):
                 member.kill()
         launcher.communicate()
 
 
 def one(members: list[psutil.Process], word: str) -> psutil.Process:
-    [found] = [member for member in members if word in " ".join(words(member)[:4])]
-    return found
+    """The one with `word` in its command line, and not a child that has only just been forked of it."""
+    found = [member for member in members if word in " ".join(words(member)[:4])]
+    [eldest] = [member for member in found if lives(member) and member.parent() not in found]
+    return eldest
+
+
+def name(member: psutil.Process) -> str:
+    with suppress(psutil.NoSuchProcess):
+        return member.name()
+    return ""
 
 
 def words(member: psutil.Process) -> list[str]:
@@ -118,7 +126,13 @@ def words(member: psutil.Process) -> list[str]:
 
 
 def are_gone(members: list[psutil.Process]) -> bool:
-    return not [m for m in members if m.is_running() and m.status() != psutil.STATUS_ZOMBIE]
+    return not any(map(lives, members))
+
+
+def lives(member: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return member.is_running() and member.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def with_wrong_password(url: str) -> str:
@@ -176,7 +190,7 @@ def test_a_command_that_does_not_exist_is_named(launch):
 def test_killing_the_launcher_leaves_nothing(launch, temporary_root):
     launcher = launch(*SLEEP, **BOTH)
     with family(launcher) as members:
-        assert {"postgres", "valkey-server"} <= {member.name() for member in members}
+        assert {"postgres", "valkey-server"} <= {name(member) for member in members}
         launcher.kill()
         eventually(lambda: are_gone(members) and not list(temporary_root.iterdir()))
 

@@ -23,7 +23,7 @@ def test_it_prints_the_logins_serves_the_sample_and_streams_a_run(install):
         headers = {"Authorization": f"Bearer {server.secret}"}
         with connect(f"ws://127.0.0.1:{server.port}/ws/v1/", additional_headers=headers) as socket:
             socket.send(json.dumps({"type": "subscribe", "topic": f"runs.{run['id']}"}))
-            assert '"type":"snapshot"' in socket.recv(timeout=10)
+            assert '"type":"snapshot"' in socket.recv(timeout=30)
             while '"ended"' not in socket.recv(timeout=30):
                 pass
         assert server.wait_for_run(run["id"])["passed"] == run["total"]

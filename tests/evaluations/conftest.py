@@ -76,7 +76,7 @@ def started(api: ApiClient, prompt: Prompt, endpoint: ModelEndpoint, dataset: st
         return api.post("/api/v1/runs", experiment(**changes)).expect(201)
 
     yield start
-    assert executor.wait_idle(20)
+    assert executor.wait_idle(60)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def ended(api: ApiClient, started: Callable) -> Callable[..., dict[str, Any]]:
     return lambda **changes: wait_for_end(api, started(**changes)["id"])
 
 
-def wait_for_end(api: ApiClient, run_id: str, timeout_s: float = 20) -> dict[str, Any]:
+def wait_for_end(api: ApiClient, run_id: str, timeout_s: float = 60) -> dict[str, Any]:
     """The run, once it is in a final state and its worker has left."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -21,15 +21,16 @@ def slow_down(endpoint: ModelEndpoint, **changes: Any) -> None:
 
 
 def wait_until_begun(run_id: str) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and not Result.objects.filter(run_id=run_id).exists():
+    deadline = time.monotonic() + 30
+    while not Result.objects.filter(run_id=run_id).exists():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def test_a_cancelled_run_keeps_what_it_has_and_goes_on_later(
     api: Any, started: Any, endpoint: ModelEndpoint
 ) -> None:
-    slow_down(endpoint, latency_ms=60)
+    slow_down(endpoint, latency_ms=250)
     run = started(concurrency=1)
     wait_until_begun(run["id"])
     api.post(f"/api/v1/runs/{run['id']}/cancel").expect(200)
@@ -54,7 +55,7 @@ def test_a_cancelled_run_makes_no_call_that_was_still_waiting(
     api.post(f"/api/v1/runs/{run['id']}/cancel").expect(200)
     begun = time.monotonic()
     cancelled = wait_for_end(api, run["id"])
-    assert time.monotonic() - begun < 10  # the next call would be allowed after 20 s
+    assert time.monotonic() - begun < 40  # the next call would be allowed after a minute
     assert cancelled["state"] == "cancelled" and cancelled["done"] <= 3 and cancelled["errors"] == 0
 
 
@@ -89,7 +90,7 @@ def test_a_failing_vendor_is_a_result_and_no_failure(ended: Any, api: Any, endpo
 
 
 def test_a_deleted_endpoint_is_named(api: Any, started: Any, endpoint: ModelEndpoint, settings: Any) -> None:
-    slow_down(endpoint, latency_ms=60)
+    slow_down(endpoint, latency_ms=250)
     run = started(concurrency=1)
     wait_until_begun(run["id"])
     api.post(f"/api/v1/runs/{run['id']}/cancel").expect(200)
@@ -140,7 +141,7 @@ def test_a_judge_that_the_budget_cannot_pay_is_no_error(
 def test_a_bug_fails_the_run_and_is_logged_once(
     api: Any, started: Any, endpoint: ModelEndpoint, caplog: Any
 ) -> None:
-    slow_down(endpoint, latency_ms=60)
+    slow_down(endpoint, latency_ms=250)
     run = started(concurrency=1)
     wait_until_begun(run["id"])
     api.post(f"/api/v1/runs/{run['id']}/cancel").expect(200)

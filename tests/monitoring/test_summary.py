@@ -64,7 +64,7 @@ def test_the_installation_counts_requests_and_their_latency(api):
 async def test_the_process_is_sampled_beside_the_work():
     sampler.start("test")
     await watch_loop()
-    for _ in range(100):
+    for _ in range(600):
         await asyncio.sleep(0.05)
         if REGISTRY.get_sample_value("autoforge_event_loop_lag_seconds_count"):
             break

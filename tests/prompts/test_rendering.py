@@ -245,7 +245,9 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("template", ATTACKS, ids=lambda template: template[:60])
-def test_an_attack_ends_with_an_error_soon_and_without_much_memory(template: str):
+def test_an_attack_ends_with_an_error_soon_and_without_much_memory(template: str, monkeypatch):
+    # Traced, a rendering does within a fifth of its time a good part of what it may do.
+    monkeypatch.setattr(metering, "MAX_SECONDS", 0.2)
     started = time.thread_time()
     try:
         variables(template)
@@ -262,6 +264,14 @@ def test_an_attack_ends_with_an_error_soon_and_without_much_memory(template: str
     # Tracing slows down severalfold; what is measured here is that no operation escapes the meter.
     assert time.thread_time() - started < 5
     assert peak < 200 * 2**20
+
+
+@pytest.mark.parametrize("template", [template for template in ATTACKS if "f(n - 1)" in template])
+def test_what_costs_nothing_but_time_ends_after_a_second(template: str):
+    started = time.thread_time()
+    with pytest.raises(RenderError, match=r"takes longer than 1 s\."):
+        text(template)
+    assert 0.9 < time.thread_time() - started < 5
 
 
 def test_a_namespace_hides_what_it_holds():

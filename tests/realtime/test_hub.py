@@ -71,13 +71,13 @@ class Topic:
         self.reads += 1
         number = self.reads
         self._started.release()
-        assert self._finish.acquire(timeout=10)
+        assert self._finish.acquire(timeout=30)
         if self.fails:
             raise OSError("the database is away")
         return {"read": number}
 
     async def is_being_read(self) -> None:
-        assert await asyncio.to_thread(self._started.acquire, timeout=10)
+        assert await asyncio.to_thread(self._started.acquire, timeout=30)
 
     def let_read(self, times: int = 1) -> None:
         self._finish.release(times)
@@ -289,7 +289,7 @@ async def test_a_restart_tells_everybody_and_waits_for_them(the_hub: Hub, actor:
         assert wire.sent[-1].items() >= {"type": "websocket.close", "code": 1012}.items()
         assert not draining.done()
         the_hub.leave(connection)
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, 30)
     assert len({wire.messages()[-1]["retry_after_ms"] for wire, _ in followers}) > 1
 
 

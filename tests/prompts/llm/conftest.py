@@ -1,7 +1,8 @@
 """Fixtures of the model tests: a fake vendor, an endpoint at it, and both kinds of shared store."""
 
+import asyncio
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -15,6 +16,15 @@ from prompts.llm.providers.base import Completion, Endpoint, ProviderError, Requ
 from tests.fake_vendor import FakeVendor, fake_vendor
 
 Ask = Callable[..., Request]
+
+
+async def eventually(is_so: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until `await is_so()`."""
+    for _ in range(600):
+        if await is_so():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it never became true")
 
 
 @pytest.fixture

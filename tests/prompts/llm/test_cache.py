@@ -12,7 +12,7 @@ from prompts.llm import client
 from prompts.llm.cache import MemoryCache, key_of, response_cache
 from prompts.llm.providers.base import Completion, Delta, Prices, ProviderError, Request, Usage
 from tests.fake_vendor import FakeVendor, Reply
-from tests.prompts.llm.conftest import Ask
+from tests.prompts.llm.conftest import Ask, eventually
 
 PRICES = Prices(Decimal(2), Decimal(10))
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -132,12 +132,15 @@ async def test_large_answers_are_compressed_and_come_back(store: str, ask: Ask):
 
 
 async def test_answers_expire(store: str, ask: Ask):
-    with override_settings(CACHE_TTL_S={"llm_responses": 0.05}):
+    with override_settings(CACHE_TTL_S={"llm_responses": 1}):
         cache = response_cache()
     await cache.put(key_of(ask()), completion_of())
     assert await cache.get(key_of(ask())) is not None
-    await asyncio.sleep(0.1)
-    assert await cache.get(key_of(ask())) is None
+
+    async def is_forgotten() -> bool:
+        return await cache.get(key_of(ask())) is None
+
+    await eventually(is_forgotten)
 
 
 async def test_the_longest_unused_entry_leaves_first():

@@ -14,7 +14,8 @@ from tests.fake_vendor import FakeVendor, Reply
 from tests.prompts.llm.conftest import Ask
 
 pytestmark = pytest.mark.usefixtures("in_memory", "quick_retries")
-SLOW = Reply(chunks=("a", "b", "c", "d"), chunk_delay_s=0.05)
+# Slow enough for others to join it on a busy machine.
+SLOW = Reply(chunks=("a", "b", "c", "d"), chunk_delay_s=0.25)
 
 
 async def texts(request: Request) -> list[str]:
@@ -127,13 +128,13 @@ def in_thread(coroutine, outcomes: list) -> threading.Thread:
 
 
 def test_event_loops_of_one_process_share_a_call(vendor: FakeVendor, ask: Ask):
-    vendor.default = Reply(chunks=("a", "b", "c"), chunk_delay_s=0.1)
+    vendor.default = Reply(chunks=("a", "b", "c"), chunk_delay_s=0.3)
     outcomes: list[Completion | list[str]] = []
     threads = [in_thread(client.complete(ask()), outcomes)]
     vendor.wait_until(lambda state: state.in_flight == 1)
     threads += [in_thread(texts(ask()), outcomes), in_thread(client.complete(ask()), outcomes)]
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     assert vendor.count == 1
     assert [outcome for outcome in outcomes if isinstance(outcome, list)] == [["a", "b", "c"]]
     assert [outcome.text for outcome in outcomes if isinstance(outcome, Completion)] == ["abc", "abc"]
@@ -145,20 +146,18 @@ def test_a_follower_learns_that_the_loop_of_its_call_ended(vendor: FakeVendor, a
     async def leave() -> None:
         asyncio.create_task(client.complete(ask()))  # noqa: RUF006 - the loop ends with it
         await asyncio.to_thread(vendor.wait_until, lambda state: state.in_flight == 1)
-        await asyncio.to_thread(follower_waits.wait, 5)
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(has_joined)
 
-    async def follow() -> Completion:
-        follower_waits.set()
-        return await client.complete(ask())
+    def has_joined() -> None:
+        [flight] = flights.board._flights.values()
+        vendor.wait_until(lambda _: len(flight._readers) == 2)
 
-    follower_waits = threading.Event()
     outcomes: list[Completion | Exception] = []
     leader = threading.Thread(target=asyncio.run, args=[leave()])
     leader.start()
     vendor.wait_until(lambda state: state.in_flight == 1)
-    in_thread(follow(), outcomes).join(10)
-    leader.join(10)
+    in_thread(client.complete(ask()), outcomes).join(30)
+    leader.join(30)
     [error] = outcomes
     assert isinstance(error, ProviderError)
     assert (error.code, vendor.count) == ("unavailable", 1)

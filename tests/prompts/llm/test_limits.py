@@ -16,7 +16,7 @@ from prompts.llm import client, ledger, limits
 from prompts.llm.adaptive import Gate
 from prompts.llm.providers.base import Completion, Limits, ProviderError, Request
 from tests.fake_vendor import FakeVendor, Reply
-from tests.prompts.llm.conftest import Ask
+from tests.prompts.llm.conftest import Ask, eventually
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
@@ -89,8 +89,8 @@ PROCESS = """
 import asyncio, json, sys
 from prompts.llm import client, limits
 from prompts.llm.providers.base import Endpoint, Limits, ProviderError, Request
-limits.MAX_QUEUE_S = 2.0
 given = json.loads(sys.argv[1])
+limits.MAX_QUEUE_S = given["max_queue_s"]
 limit = Limits(**given["limits"])
 endpoint = Endpoint(given["project"], "fake", "openai", "m", base_url=given["base_url"], limits=limit)
 async def main():
@@ -102,16 +102,20 @@ asyncio.run(main())
 
 @pytest.mark.skipif(not settings.REDIS_URL, reason="REDIS_URL is not set")
 @pytest.mark.parametrize(
-    ("limit", "calls", "at_once"),
-    [({"max_concurrency": 2}, 16, 2), ({"requests_per_min": 6}, 6, 6)],
+    ("limit", "max_queue_s", "calls", "at_once"),
+    [({"max_concurrency": 2}, 60, 16, 2), ({"requests_per_min": 6}, 2, 6, 6)],
     ids=["concurrency", "requests"],
 )
-def test_limits_hold_over_processes(limit: dict, calls: int, at_once: int, vendor: FakeVendor, ask: Ask):
+def test_limits_hold_over_processes(
+    limit: dict, max_queue_s: float, calls: int, at_once: int, vendor: FakeVendor, ask: Ask
+):
     vendor.default = Reply(delay_s=0.03)
-    given = {"project": ask().endpoint.project, "base_url": vendor.base_url, "limits": limit}
+    given = {"project": ask().endpoint.project, "base_url": vendor.base_url}
+    given |= {"limits": limit, "max_queue_s": max_queue_s}
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "autoforge.settings",
         "AUTOFORGE_ALLOW_PRIVATE_ENDPOINTS": "1",
+        "AUTOFORGE_REDIS_TIMEOUT": "30",
     }
     processes = [
         subprocess.Popen([sys.executable, "-c", PROCESS, json.dumps(given | {"name": name})], env=environment)
@@ -132,8 +136,8 @@ async def test_who_leaves_the_queue_gives_the_place_back(store: str, vendor: Fak
     for task in tasks[:5]:
         task.cancel()
     await asyncio.gather(*tasks[:5], return_exceptions=True)
-    assert (await asyncio.wait_for(tasks[5], 5)).text == "Hello world"
-    assert (await asyncio.wait_for(client.complete(ask(endpoint_limits=limit, repeat=9)), 5)).text
+    assert (await asyncio.wait_for(tasks[5], 30)).text == "Hello world"
+    assert (await asyncio.wait_for(client.complete(ask(endpoint_limits=limit, repeat=9)), 30)).text
 
 
 @pytest.mark.usefixtures("impatient")
@@ -164,24 +168,27 @@ async def test_no_minute_ever_holds_more_than_the_limit(store: str, ask: Ask):
 async def test_a_lease_of_a_killed_process_ends(store: str, ask: Ask, monkeypatch: pytest.MonkeyPatch):
     if store == "memory":
         pytest.skip("places in this process end with it")
-    monkeypatch.setattr(ledger, "LEASE_S", 0.2)
+    monkeypatch.setattr(ledger, "LEASE_S", 1.0)
     endpoint = ask(endpoint_limits=Limits(max_concurrency=1)).endpoint
     killed, alive = ledger.RedisLedger(), ledger.RedisLedger()
     assert await killed.reserve(endpoint, 0, 1) is not None
     assert await alive.reserve(endpoint, 0, 1) is None
-    await asyncio.sleep(0.3)
-    assert await alive.reserve(endpoint, 0, 1) is not None
+
+    async def is_free() -> bool:
+        return await alive.reserve(endpoint, 0, 1) is not None
+
+    await eventually(is_free)
 
 
 async def test_a_lease_in_use_is_renewed(store: str, ask: Ask, monkeypatch: pytest.MonkeyPatch):
     if store == "memory":
         pytest.skip("places in this process need no lease")
-    monkeypatch.setattr(ledger, "LEASE_S", 0.5)
+    monkeypatch.setattr(ledger, "LEASE_S", 1.5)
     monkeypatch.setattr(ledger, "RENEW_EVERY_S", 0.1)
     endpoint = ask(endpoint_limits=Limits(max_concurrency=1)).endpoint
     held = await ledger.ledger().reserve(endpoint, 0, 1)
     assert held is not None
-    await asyncio.sleep(0.8)
+    await asyncio.sleep(2)
     assert await ledger.ledger().reserve(endpoint, 0, 1) is None
     await ledger.ledger().settle(endpoint, held, 0, is_called=True)
     assert await ledger.ledger().reserve(endpoint, 0, 1) is not None
@@ -206,7 +213,7 @@ def test_a_loop_that_ends_in_mid_call_gives_its_places_back(store: str, vendor: 
         assert not any(call.done() for call in calls)
 
     async def come() -> Completion:
-        return await asyncio.wait_for(client.complete(ask(repeat=9, endpoint_limits=limit)), 5)
+        return await asyncio.wait_for(client.complete(ask(repeat=9, endpoint_limits=limit)), 30)
 
     asyncio.run(leave())
     assert asyncio.run(come()).text == "Hello world"
