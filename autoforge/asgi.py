@@ -48,6 +48,7 @@ async def _close_pools() -> None:
 
 
 async def _watch() -> None:
+    sampler.add(pages.sample)
     sampler.start("web")
     await watch_loop()
 

@@ -14,17 +14,15 @@ import msgspec
 from django.conf import settings
 from django.core.cache import caches
 from django.db import connection
-from prometheus_client import Counter
 
 from autoforge import redis
+from autoforge.cache_reads import reads
 from autoforge.copies import Copies, Group, Kept, Selector, SingleFlight
 
 # How often a process looks whether another one has made what both want.
 POLL_S = 0.05
 # Groups that Redis has yet to forget, at most; were they more, it forgets everything.
 MAX_UNFORGOTTEN = 10_000
-
-reads = Counter("autoforge_cache_reads", "Reads by the layer that answered them.", ["cache", "layer"])
 
 
 class ReadThrough:
@@ -136,7 +134,7 @@ def read_once(
 
     It is kept if `keep()` says so after the load.
     """
-    read = partial(_read_once, caches[cache_name], key, load, load_s, keep)
+    read = partial(_read_once, cache_name, key, load, load_s, keep)
     return _once.run((cache_name, key), read, join_s=load_s)
 
 
@@ -144,14 +142,18 @@ _once: SingleFlight[bytes] = SingleFlight()
 
 
 def _read_once(
-    cache: Any, key: str, load: Callable[[], bytes], load_s: float, keep: Callable[[], bool]
+    cache_name: str, key: str, load: Callable[[], bytes], load_s: float, keep: Callable[[], bool]
 ) -> bytes:
+    cache: Any = caches[cache_name]
     lock, deadline = f"{key}:lock", time.monotonic() + load_s
-    while (kept := cache.get(key)) is None:
+    # Not `get`, which would count every look as a read.
+    while (kept := cache.get_many([key]).get(key)) is None:
         # False: another process loads it. None: Redis is away.
         if cache.add(lock, "", load_s) is not False or time.monotonic() > deadline:
+            reads.labels(cache_name, "load").inc()
             return _load_once(cache, key, lock, load, keep)
         time.sleep(POLL_S)
+    reads.labels(cache_name, "redis" if _is_shared() else "process").inc()
     return bytes(kept)
 
 

@@ -8,7 +8,6 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponseBase
-from django_prometheus.middleware import PrometheusAfterMiddleware
 
 API_PREFIXES = ("/api/v1/", "/v1/")
 # Answers of the API are data: nothing in them may be loaded or run, whatever a browser takes them for.
@@ -53,19 +52,3 @@ class ContentSecurityPolicy(CSPMiddleware):
             return super().process_response(request, response)
         response.headers.setdefault(HEADER, API_POLICY)
         return response
-
-
-class RequestMetrics(PrometheusAfterMiddleware):
-    """django-prometheus, which looks its metrics up by their labels anew for every request."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._labelled: dict[tuple[Any, ...], Any] = {}
-
-    def label_metric(
-        self, metric: Any, request: HttpRequest, response: HttpResponseBase | None = None, **labels: Any
-    ) -> Any:
-        key = (metric, *labels.values())
-        if (found := self._labelled.get(key)) is None:
-            found = self._labelled[key] = super().label_metric(metric, request, response, **labels)
-        return found

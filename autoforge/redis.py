@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 
 import redis
 from django.conf import settings
-from django_prometheus.cache.backends.redis import RedisCache as CountingRedisCache
 from django_redis import get_redis_connection
+from django_redis.cache import RedisCache as DjangoRedisCache
 from prometheus_client import Counter
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from autoforge.cache_reads import CountsGets
 
 # How often the guard looks whether Redis is back.
 LOOK_EVERY_S = 0.25
@@ -123,8 +125,14 @@ class GuardedPool(redis.ConnectionPool):
         self.connection_kwargs["retry"] = GuardedRetry(self.guard)
 
 
-class RedisCache(CountingRedisCache):
+class RedisCache(CountsGets, DjangoRedisCache):
     """django-redis, whose `clear` would flush everything else in the same Redis too."""
+
+    layer = "redis"
+
+    def __init__(self, server: str, params: dict[str, Any]) -> None:
+        super().__init__(server, params)
+        self.name = params["KEY_PREFIX"].removeprefix("af:")
 
     def clear(self) -> None:
         """Delete the keys of this cache."""

@@ -52,7 +52,7 @@ INSTALLED_APPS = [
 
 # Each must be a MiddlewareMixin without a __call__ of its own: both HTTP handlers count on it.
 MIDDLEWARE = [
-    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "autoforge.http.metrics.RequestMetrics",
     "django.middleware.security.SecurityMiddleware",
     "autoforge.middleware.ContentSecurityPolicy",
     "autoforge.middleware.Sessions",
@@ -61,7 +61,6 @@ MIDDLEWARE = [
     "autoforge.middleware.Authentication",
     "autoforge.middleware.Messages",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "autoforge.middleware.RequestMetrics",
 ]
 
 TEMPLATES = [
@@ -167,7 +166,7 @@ def _redis_cache(name: str, ttl_s: int) -> dict[str, Any]:
 
 def _local_cache(name: str, ttl_s: int) -> dict[str, Any]:
     return {
-        "BACKEND": "django_prometheus.cache.backends.locmem.LocMemCache",
+        "BACKEND": "autoforge.cache_reads.LocalCache",
         "LOCATION": name,
         "TIMEOUT": ttl_s,
         "OPTIONS": {"MAX_ENTRIES": 10_000},

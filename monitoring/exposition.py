@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections import defaultdict
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.samples import Sample
 
 from autoforge.errors import Forbidden, NotAuthenticated, problem_response
 
@@ -56,6 +58,15 @@ def registry() -> CollectorRegistry:
     together = CollectorRegistry()
     MultiProcessCollector(together)
     return together
+
+
+def samples_by_name() -> dict[str, list[Sample]]:
+    """What `/metrics` says, by the names of the samples; unknown names have none."""
+    samples: dict[str, list[Sample]] = defaultdict(list)
+    for metric in registry().collect():
+        for sample in metric.samples:
+            samples[sample.name].append(sample)
+    return samples
 
 
 def _forget_dead(folder: Path) -> None:

@@ -4,8 +4,10 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import psutil
+from django.conf import settings
 from prometheus_client import Counter, Gauge, Histogram
 
 from autoforge.db.metrics import sample_pools
@@ -19,10 +21,19 @@ resident_bytes = Gauge(
     ["kind"],
     multiprocess_mode="liveall",
 )
+limit_bytes = Gauge(
+    "autoforge_process_memory_limit_bytes",
+    "Resident memory that each process should stay below.",
+    ["kind"],
+    multiprocess_mode="liveall",
+)
 cpu_seconds = Counter("autoforge_process_cpu_seconds_total", "CPU time, user and system.", ["kind"])
+starts = Counter("autoforge_process_starts_total", "Processes that were started.", ["kind"])
 loop_lag_seconds = Histogram(
     "autoforge_event_loop_lag_seconds", "How late the event loop woke up.", buckets=LAG_BUCKETS_S
 )
+
+Probe = Callable[[], None]
 
 
 class Sampler:
@@ -30,12 +41,19 @@ class Sampler:
 
     def __init__(self) -> None:
         self._pid = 0
+        self._probes: list[Probe] = [sample_pools]
+
+    def add(self, probe: Probe) -> None:
+        """Have `probe` called about once a second, in the sampler's thread."""
+        self._probes.append(probe)
 
     def start(self, kind: str) -> None:
-        """`kind` is web, worker or all: a label with few values."""
+        """`kind` is web, worker or beat: a label with few values."""
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
+        starts.labels(kind).inc()
+        limit_bytes.labels(kind).set(settings.MEMORY_LIMIT_BYTES)
         threading.Thread(target=self._sample, args=(kind,), name="sampler", daemon=True).start()
 
     def _sample(self, kind: str) -> None:
@@ -46,7 +64,8 @@ class Sampler:
             cpu_seconds.labels(kind).inc(max(0.0, times.user + times.system - used))
             used = times.user + times.system
             resident_bytes.labels(kind).set(process.memory_info().rss)
-            sample_pools()
+            for probe in self._probes:
+                probe()
             time.sleep(INTERVAL_S)
 
 

@@ -3,6 +3,11 @@
 from prometheus_client import Counter, Gauge
 
 connections = Gauge("autoforge_websocket_connections", "Open WebSockets.", multiprocess_mode="livesum")
+capacity = Gauge(
+    "autoforge_websocket_capacity",
+    "WebSockets that the web processes may hold.",
+    multiprocess_mode="livesum",
+)
 subscriptions = Gauge(
     "autoforge_websocket_subscriptions", "Topics that open WebSockets follow.", multiprocess_mode="livesum"
 )

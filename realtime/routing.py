@@ -20,6 +20,7 @@ RESPONSE_S = 5.0
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
+metrics.capacity.set(settings.WS_MAX_CONNECTIONS)
 _open = 0
 _admission: list[Callable[[], bool]] = []
 

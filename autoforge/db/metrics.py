@@ -22,7 +22,10 @@ pool_connections = Gauge(
     multiprocess_mode="livesum",
 )
 pool_limit = Gauge(
-    "autoforge_db_pool_limit", "Connections the pools may open.", ["alias"], multiprocess_mode="livesum"
+    "autoforge_db_pool_limit",
+    "Connections that the pools may open.",
+    ["alias"],
+    multiprocess_mode="livesum",
 )
 
 

@@ -13,6 +13,7 @@ from django.db import close_old_connections
 from django.http import StreamingHttpResponse
 
 from autoforge.errors import AppError, Unavailable
+from autoforge.http import metrics
 from autoforge.http.answers import (
     Answer,
     cancelled_when_client_leaves,
@@ -48,6 +49,10 @@ class HttpApplication:
         serving = self._serve(scope, receive, send)
         await (serving if request_of(send) is None else _outlast_cancellation(serving))
 
+    def sample(self) -> None:
+        """Tell Prometheus how much is going on: to be called about once a second."""
+        metrics.in_flight.set(self._in_flight)
+
     async def close(self) -> None:
         """Refuse what comes, wait for what is in flight, free the threads."""
         self._is_closing = True
@@ -65,7 +70,7 @@ class HttpApplication:
         try:
             await self._respond(scope, receive, send)
         except ClientLeft:
-            pass
+            metrics.clients_left.inc()
         except AppError as refusal:
             await _refuse(refusal, scope, receive, send)
         finally:
@@ -77,7 +82,9 @@ class HttpApplication:
         if self._is_closing:
             raise _unavailable("The server is shutting down: try again in a few seconds.", 5)
         body = await read_body(scope, receive)
-        if self._is_async(scope["path"]):
+        is_async = self._is_async(scope["path"])
+        metrics.arrived(scope, waits_for_model=is_async)
+        if is_async:
             await self._respond_async(scope, body, receive, send)
             return
         if self._threads.is_full:
@@ -95,6 +102,7 @@ class HttpApplication:
         except Exception:
             logger.exception("%s %s failed outside of its view", scope["method"], scope["path"])
             body.close()
+            metrics.refused(scope["method"], 500)
             return server_failed()
 
     async def _stream(
@@ -157,6 +165,7 @@ def _unavailable(detail: str, retry_after_s: int = 1) -> Unavailable:
 
 async def _refuse(refusal: AppError, scope: Scope, receive: Receive, send: Send) -> None:
     answer = refused(refusal, scope["path"])
+    metrics.refused(scope["method"], answer.status)
     if refusal.headers.get("Connection") != "close":
         await send_answer(answer, send)
         return

@@ -95,6 +95,7 @@ async def _answer(
     if request.cache == "use":
         hit = await _look_up(str(key))
         if hit is not None:
+            observers.answer_saved(request, hit)
             for piece in _pieces(hit) if wants_parts else ():
                 yield piece
             yield hit
@@ -103,6 +104,8 @@ async def _answer(
     shared_key = key if request.cache == "use" else None
     async with aclosing(flights.board.fly(shared_key, call, wants_parts=wants_parts)) as parts:
         async for part in parts:
+            if isinstance(part, Completion) and part.cached:
+                observers.answer_saved(request, part)
             yield part
 
 

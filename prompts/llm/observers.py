@@ -17,6 +17,10 @@ on_cache: list[CacheObserver] = []
 """Called after each look-up in the response cache: is it a hit?"""
 
 
+on_saved: list[Callable[[Request, Completion], None]] = []
+"""Called with each answer that cost nobody anything: from the cache, or of a call that somebody shared."""
+
+
 def call_ended(request: Request, outcome: Completion | ProviderError, seconds: float) -> None:
     """Tell the observers of a call. Their failures are logged and harm nobody."""
     for observer in on_call:
@@ -33,3 +37,12 @@ def cache_read(*, hit: bool) -> None:
             observer(hit)
         except Exception:
             logger.exception("An observer of the response cache failed")
+
+
+def answer_saved(request: Request, completion: Completion) -> None:
+    """Tell the observers of an answer that took no call of its own."""
+    for observer in on_saved:
+        try:
+            observer(request, completion)
+        except Exception:
+            logger.exception("An observer of saved answers failed")

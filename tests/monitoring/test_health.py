@@ -28,7 +28,7 @@ def test_a_local_scraper_reads_metrics_without_a_token(db):
     Client().get("/health/live")
     answer = Client().get("/metrics")
     assert answer.status_code == 200
-    assert b"_http_requests_total_by_view_transport_method" in answer.content
+    assert b'autoforge_http_responses_total{method="GET",status="200",view="health-live"}' in answer.content
 
 
 def test_a_proxied_or_foreign_caller_reads_no_metrics():

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from django.core.cache import caches
 from prometheus_client import REGISTRY
 
 from autoforge.auth import Actor
@@ -53,12 +54,49 @@ def test_a_stranger_reads_only_their_own(stranger, nobody, runs):
 
 
 def test_the_installation_counts_requests_and_their_latency(api):
-    before = installation_summary()["http"]["requests"]
+    before = installation_summary()["http"]
     api.get("/api/v1/prompts").expect(200)
+    api.get("/api/v1/prompts/none-such").expect(404)
     http = installation_summary()["http"]
-    assert http["requests"] > before
-    assert http["latency_ms"]["p50"] > 0
-    assert http["responses"]["200"] >= 1
+    assert http["requests"] == before["requests"] + 2
+    assert http["responses"]["404"] == before["responses"].get("404", 0) + 1
+    assert 0 < http["latency_ms"]["p50"] <= http["latency_ms"]["p99"]
+    counts = [sum(bucket["count"] for bucket in each["latency_buckets"]) for each in (before, http)]
+    assert counts[1] == counts[0] + 2
+    assert http["latency_buckets"][-1]["le_ms"] is None
+
+
+def test_those_who_watch_are_not_those_who_wait(nobody):
+    before = installation_summary()["http"]
+    nobody.get("/health/live").expect(200)
+    http = installation_summary()["http"]
+    assert http["requests"] == before["requests"] + 1
+    assert http["latency_buckets"] == before["latency_buckets"]
+
+
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        ("http", {"requests", "latency_ms", "latency_buckets", "responses", "timeouts"}),
+        ("models", {"calls", "tokens", "cost_usd", "saved_usd", "cache"}),
+        ("runs", {"ended", "results", "parallel_efficiency"}),
+        ("websockets", {"connections", "capacity", "sent", "dropped", "outbox"}),
+        ("pool", {"in_use", "idle", "overflow", "wait_ms"}),
+        ("redis", {"up", "used_memory_bytes", "hit_rate", "clients"}),
+        ("processes", {"resident_bytes", "limit_bytes", "cpu_seconds", "loop_lag_ms", "by_process"}),
+    ],
+)
+def test_the_dashboard_finds_what_it_shows(part, names):
+    assert names <= set(installation_summary()[part])
+
+
+def test_each_named_cache_counts_its_hits_and_misses(db):
+    before = installation_summary()["caches"].get("user_sessions", {"hits": 0, "misses": 0})
+    caches["user_sessions"].set("known", {"a": 1})
+    assert caches["user_sessions"].get("known") == {"a": 1}
+    assert caches["user_sessions"].get("unknown") is None
+    after = installation_summary()["caches"]["user_sessions"]
+    assert (after["hits"] - before["hits"], after["misses"] - before["misses"]) == (1, 1)
 
 
 async def test_the_process_is_sampled_beside_the_work():

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand
 
 from autoforge import processes
 from autoforge.local_services.processes import end_with_parent
+from monitoring import installation
 from monitoring.system import sampler
 
 
@@ -26,6 +27,7 @@ class Command(BaseCommand):
         if follow := end_with_parent(signal.SIGTERM):
             follow()
         sampler.start(options["kind"])
+        installation.watch(options["kind"])
         match options["kind"]:
             case "web":
                 _serve(options["server"])

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand
 from autoforge.installation import introduction, prepare, write_environment
 from autoforge.processes import run_uvicorn
 from evaluations import executor
+from monitoring import installation
 
 
 class Command(BaseCommand):
@@ -22,6 +23,7 @@ class Command(BaseCommand):
         self.stdout.write(introduction(prepare(), options["port"]))
         write_environment(options["port"])
         executor.start_looking()
+        installation.watch("web")
         run_uvicorn(host=options["host"], port=options["port"])
         executor.stop()
         executor.wait_idle(settings.RUN_STOP_S + 2)
