@@ -36,6 +36,8 @@ LEASE_S = 0.25
 MAX_CALLERS = 10_000
 
 refused = Counter("autoforge_rate_limit_refused", "Requests over a limit.", ["policy"])
+for _policy in ("key", "user", "failed-logins"):
+    refused.labels(_policy)  # a rate sees the first one only if there was a zero before it
 uncounted = Counter("autoforge_rate_limit_local", "Leases counted by one process alone: Redis was away.")
 
 

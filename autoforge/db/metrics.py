@@ -59,3 +59,4 @@ def sample_pools() -> None:
         for state in ("in_use", "idle", "overflow"):
             pool_connections.labels(alias, state).set(getattr(status, state))
         pool_limit.labels(alias).set(status.limit)
+        pool_timeouts.labels(alias)  # a rate sees the first one only if there was a zero before it
