@@ -12,6 +12,8 @@ from django.conf import settings
 
 # WebSocket keep-alive: ping every 20 s, close peers silent for 60 s.
 PING_INTERVAL_S, PING_TIMEOUT_S = 20, 40
+# A frame up to this many times too long is answered with an error, a longer one with the end (1009).
+MAX_FRAMES = 5
 # Requests in flight have this long to end when a process is told to stop.
 SHUTDOWN_S = 10
 # While the event loop serves a crowd, a thread that answers a request waits this long each time it wants to
@@ -40,7 +42,7 @@ def run_uvicorn(*, host: str = "127.0.0.1", port: int = 0, listener: socket.sock
         ws_per_message_deflate=False,
         ws_ping_interval=PING_INTERVAL_S,
         ws_ping_timeout=PING_TIMEOUT_S,
-        ws_max_size=settings.WS_MAX_FRAME_BYTES * 4,
+        ws_max_size=settings.WS_MAX_FRAME_BYTES * MAX_FRAMES,
         timeout_graceful_shutdown=SHUTDOWN_S,
         proxy_headers=False,
         log_level="warning",
@@ -61,15 +63,18 @@ def run_daphne(listener: socket.socket) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # Imported here: daphne installs Twisted's reactor as it is imported.
     from daphne.server import Server
+    from daphne.ws_protocol import WebSocketFactory
     from django.utils.module_loading import import_string
 
+    WebSocketFactory.protocol = import_string("realtime.daphne.BoundProtocol")
     Server(
         application=import_string(APPLICATION.replace(":", ".")),
         endpoints=[f"fd:fileno={listener.fileno()}"],
         ping_interval=PING_INTERVAL_S,
         ping_timeout=PING_TIMEOUT_S,
-        websocket_max_message_size=settings.WS_MAX_FRAME_BYTES * 4,
-        websocket_max_frame_size=settings.WS_MAX_FRAME_BYTES * 4,
+        websocket_max_message_size=settings.WS_MAX_FRAME_BYTES * MAX_FRAMES,
+        websocket_max_frame_size=settings.WS_MAX_FRAME_BYTES * MAX_FRAMES,
+        websocket_timeout=-1,
         application_close_timeout=SHUTDOWN_S,
         verbosity=0,
     ).run()

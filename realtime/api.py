@@ -22,4 +22,6 @@ class TicketsController(ProjectController):
 
     def post(self) -> TicketOut:
         """A ticket that opens one WebSocket as the caller."""
-        return TicketOut(tickets.issue(self.actor), settings.WS_TICKET_TTL_S)
+        session = getattr(self.request, "session", None) if self.actor.user_id else None
+        session_key = session.session_key if session else None
+        return TicketOut(tickets.issue(self.actor, session_key), settings.WS_TICKET_TTL_S)

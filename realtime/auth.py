@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from django.conf import settings
@@ -13,24 +13,32 @@ from django.utils.http import is_same_domain
 
 from autoforge.auth import Actor, actor_of_key, actor_of_user, parse_authorization
 from autoforge.errors import NotAuthenticated
+from realtime.rights import Login
 from realtime.threads import in_thread
 from realtime.tickets import redeem
 
 Scope = Mapping[str, Any]
 
 
-async def authenticate(scope: Scope) -> Actor:
+class Guest(NamedTuple):
+    """Who is let in; `login` when a browser's session vouches for them."""
+
+    actor: Actor
+    login: Login | None = None
+
+
+async def authenticate(scope: Scope) -> Guest:
     """The client of a handshake. Raises NotAuthenticated.
 
-    At most one query for keys and tickets, none for a key seen within the last second; a session takes
+    One query for a key, none for one seen within the last second; one for a key's ticket; a session takes
     two (user, membership). `?project=` chooses among a user's projects.
     """
     headers = _headers(scope)
     query = parse_qs(scope["query_string"].decode("latin-1"))
     if authorization := headers.get(b"authorization"):
-        return await _by_key(authorization.decode("latin-1"))
+        return Guest(await _by_key(authorization.decode("latin-1")))
     if ticket := query.get("ticket"):
-        return await in_thread(redeem, ticket[0])
+        return Guest(*await in_thread(redeem, ticket[0]))
     if not is_own_origin(headers):
         raise NotAuthenticated("Send an Authorization header or ?ticket=; a session needs our own origin.")
     cookies = parse_cookie(headers.get(b"cookie", b"").decode("latin-1"))
@@ -71,12 +79,13 @@ async def _by_key(authorization: str) -> Actor:
     return await in_thread(actor_of_key, credentials)
 
 
-def _by_session(session_key: str, project_name: str | None) -> Actor:
+def _by_session(session_key: str, project_name: str | None) -> Guest:
     request = HttpRequest()
     request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
     user = get_user(request)
     if not user.is_authenticated:
         raise NotAuthenticated("This session has ended: sign in again.")
-    return actor_of_user(
+    actor = actor_of_user(
         user.pk, is_superuser=user.is_superuser, name=user.get_username(), project_name=project_name
     )
+    return Guest(actor, Login.of(session_key, user.password))

@@ -11,6 +11,7 @@ from django.conf import settings
 from autoforge.auth import Actor
 from realtime import metrics
 from realtime.frames import CloseCode, Frame
+from realtime.rights import Login, Right, right_of
 from realtime.servers import Behind, Send, link_of
 
 if TYPE_CHECKING:
@@ -29,17 +30,24 @@ class Connection:
     frames wait in an outbox of WS_OUTBOX_FRAMES and a task empties it; then the client is closed with 4408.
     """
 
-    __slots__ = ("_farewell", "_link", "_outbox", "actor", "feeds", "is_closing", "writer")
+    __slots__ = ("_farewell", "_link", "_login", "_outbox", "actor", "feeds", "is_closing", "writer")
 
-    def __init__(self, send: Send, actor: Actor) -> None:
+    def __init__(self, send: Send, actor: Actor, login: Login | None = None) -> None:
         self._link = link_of(send)
         self._outbox: _Outbox | None = None
         self._farewell: tuple[int, str] | None = None
         # Runs while the client does not read as fast as we send.
         self.writer: asyncio.Task[None] | None = None
         self.actor = actor
+        self._login = login
         self.feeds: dict[str, Feed] = {}
         self.is_closing = False
+
+    @property
+    def right(self) -> Right:
+        """What must hold for it to stay."""
+        is_for_staff = any(feed.topic.is_for_staff for feed in self.feeds.values())
+        return right_of(self.actor, self._login, is_for_staff=is_for_staff)
 
     def offer(self, frame: Frame) -> None:
         """Send `frame` now or as soon as the client reads; closes a client that is too far behind."""

@@ -33,6 +33,8 @@ from realtime.threads import in_thread
 
 # Completions that one connection may have under way at once.
 MAX_COMPLETIONS = 16
+# What one connection may say: some at once, then as much as REST takes of a key by default.
+MESSAGES_AT_ONCE, MESSAGES_PER_S = 500, 100
 
 
 class TooManyCompletions(AppError):
@@ -51,6 +53,7 @@ class Consumer(AsyncConsumer):
     def __init__(self) -> None:
         self.hub = hub.current()
         self.completions: dict[str, asyncio.Task[None]] = {}
+        self._credit, self._heard_at = float(MESSAGES_AT_ONCE), 0.0
 
     async def __call__(
         self, scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Send
@@ -71,7 +74,7 @@ class Consumer(AsyncConsumer):
 
     async def websocket_connect(self, _message: dict[str, Any]) -> None:
         try:
-            actor = await authenticate(self.scope)
+            guest = await authenticate(self.scope)
         except NotAuthenticated as error:
             await self.base_send({"type": "websocket.accept"})
             await self.base_send(close_message(CloseCode.UNAUTHENTICATED, error.detail))
@@ -79,13 +82,14 @@ class Consumer(AsyncConsumer):
         await self.base_send({"type": "websocket.accept"})
         # Headers and addresses have been read: 2 KiB that a server would keep as long as the client stays.
         self.scope.clear()
-        self.connection = Connection(self.base_send, actor)
+        self.connection = Connection(self.base_send, *guest)
         self.hub.enter(self.connection)
 
     async def websocket_receive(self, message: dict[str, Any]) -> None:
         if self.connection is None or self.connection.is_closing:
             return
         metrics.received.inc()
+        await self._pace()
         try:
             await self._obey(_text_of(message))
         except AppError as error:
@@ -93,6 +97,15 @@ class Consumer(AsyncConsumer):
 
     async def websocket_disconnect(self, _message: dict[str, Any]) -> None:
         raise StopConsumer
+
+    async def _pace(self) -> None:
+        """Who says too much waits for an answer; meanwhile the server reads no more of it."""
+        now = asyncio.get_running_loop().time()
+        self._credit = min(self._credit + (now - self._heard_at) * MESSAGES_PER_S, MESSAGES_AT_ONCE) - 1
+        self._heard_at = now
+        if self._credit < 0:
+            metrics.held_back.inc()
+            await asyncio.sleep(-self._credit / MESSAGES_PER_S)
 
     async def _obey(self, text: str | bytes) -> None:
         said = decode(text)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from realtime.bus import Bus
 from realtime.connection import Connection
 from realtime.frames import Event, Frame, Snapshot, encode, error_frame, joined
 from realtime.threads import in_thread
-from realtime.topics import Topic
+from realtime.topics import Topic, is_over
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ FAN_OUT_BURST = 200
 # A crowd is not served all the time: after handing out, wait this share of the CPU time that it took.
 # What happens meanwhile goes out together: a write of many events costs hardly more than one of one.
 REST_SHARE = 0.5
+# From one read of a topic's state to the next.
+READ_PAUSE_S = 0.05
 # Events that go out together, at most.
 MAX_TOGETHER = 64
 # `progress` holds absolute counters: of those that come faster than this only the latest is sent.
@@ -58,6 +61,9 @@ class Feed:
         self._is_due = False
         self._latest: bytes | None = None
         self._coalesced_at = 0.0
+        self._read_at = -math.inf
+        # What its followers know of a run, and whether the database was found to know more.
+        self._is_over = self._is_suspect = False
 
     def add(self, connection: Connection) -> None:
         """Follow: first comes a snapshot. Who follows already gets a fresh one."""
@@ -78,6 +84,15 @@ class Feed:
         self.live, self.reading = set(), set()
         self._wake()
 
+    def compare(self, *, is_live: bool) -> None:
+        """With the truth about a run: when it is over, twice, and nobody has told us, it is read again."""
+        is_unknown = not is_live and not self._is_over
+        if is_live:
+            self._is_over = False
+        if is_unknown and self._is_suspect:
+            self.resync()
+        self._is_suspect = is_unknown
+
     @property
     def needs_bus(self) -> bool:
         """Whether its events come over the bus; else it reads its source itself."""
@@ -85,6 +100,7 @@ class Feed:
 
     async def take(self, event: str, data: bytes) -> None:
         """Number an event and hand it to every follower; `data` is JSON."""
+        self._is_over = event == LAST_EVENT
         if event == COALESCED:
             self._latest = data
             self._wake_in(self._coalesced_at + COALESCE_S - time.monotonic())
@@ -121,19 +137,21 @@ class Feed:
 
     async def _do_next(self) -> bool:
         """Do what is most urgent; False when there is nothing to do."""
-        if self.joining:
+        if self.live and self._is_due:
+            self._is_due = False
+            await self._send_due()
+        elif self.joining:
             await self._give_snapshots()
         elif not self.live and self._is_joined:
             await self._leave_group()
-        elif self.live and self._is_due:
-            self._is_due = False
-            await self._send_due()
         else:
             return False
         return True
 
     async def _give_snapshots(self) -> None:
-        """One read for all who joined before it began."""
+        """One read for all who joined before it began; however many come, few a second."""
+        await asyncio.sleep(self._read_at + READ_PAUSE_S - time.monotonic())
+        self._read_at = time.monotonic()
         self.reading, self.joining = self.joining, set()
         try:
             await self._join_group()
@@ -148,6 +166,7 @@ class Feed:
         if data is None:
             self._refuse(NotFound("There is no such topic.", topic=self.topic.name))
         else:
+            self._is_over = self._is_over or is_over(data)
             await self._welcome(encode(Snapshot(self.topic.name, seq, data)))
 
     async def _welcome(self, snapshot: Frame) -> None:

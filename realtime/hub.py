@@ -6,12 +6,12 @@ import random
 from asyncio import AbstractEventLoop
 
 from autoforge.errors import AppError
-from realtime import metrics
+from realtime import metrics, topics
 from realtime.bus import RESYNC, BusLost, open_bus
 from realtime.connection import Connection
 from realtime.feed import FAN_OUT_BURST, Feed
 from realtime.frames import CloseCode, Closing, Unsubscribed, encode
-from realtime.rights import right_of, withdrawn
+from realtime.rights import withdrawn
 from realtime.shutdown import before_stop
 from realtime.threads import in_thread
 from realtime.topics import Topic
@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 MAX_TOPICS = 100
 # How long to wait before a lost channel layer is tried again, doubling; each process a bit differently.
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
-# A withdrawn key or membership ends its WebSockets within this time.
-RECHECK_S = 30.0
+# Who loses a key, membership or session is cut off within this time, and the end of a run whose last event
+# got lost is told within twice of it.
+RECHECK_S = 2.0
 # On a restart clients are told to come back spread over this time.
 RECONNECT_SPREAD_MS = (500, 10_000)
 # Clients have this long to leave before the process stops.
@@ -104,23 +105,31 @@ class Hub:
                 await self._emptied.wait()
 
     async def recheck(self) -> None:
-        """Close every connection whose key or membership has been withdrawn since."""
-        rights = {connection: right_of(connection.actor) for connection in self.connections}
+        """Close every connection whose key, membership or session has ended since."""
+        rights = {connection: connection.right for connection in self.connections}
         gone = await in_thread(withdrawn, rights.values()) if rights else set()
         for connection, right in rights.items():
             if right in gone:
-                connection.close(CloseCode.UNAUTHENTICATED, "the key or membership has been withdrawn")
+                connection.close(CloseCode.UNAUTHENTICATED, "the key, membership or session has ended")
 
     def _forget(self, feed: Feed) -> None:
         self.feeds.pop(feed.topic.group, None)
+
+    async def look_after_runs(self) -> None:
+        """Let no process that died before it could say so hide from anybody that a run has ended."""
+        followed = [(feed.topic.run_id, feed) for feed in self.feeds.values() if feed.topic.run_id]
+        live = await in_thread(topics.live_runs, {run_id for run_id, _ in followed}) if followed else set()
+        for run_id, feed in followed:
+            feed.compare(is_live=run_id in live)
 
     async def _recheck_forever(self) -> None:
         while True:
             await asyncio.sleep(RECHECK_S)
             try:
                 await self.recheck()
-            except Exception:
-                logger.exception("The rights of open WebSockets could not be looked up")
+                await self.look_after_runs()
+            except Exception as error:
+                logger.error("Rights and runs of open WebSockets could not be looked up: %r", error)
 
     async def _receive_forever(self) -> None:
         while True:

@@ -14,10 +14,13 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.datastructures import Headers
 
 from realtime.frames import Frame, close_message
-from realtime.servers import Behind, Link, begun, bound_buffer
+from realtime.servers import Behind, Link, begun, bound_buffers
 
 _PING = b"\x89\x00"
 _TICK_S = 1.0
+# Pieces that a client may send a message in.
+MAX_FRAGMENTS = 1_024
+_NO_UTF8, _POLICY_VIOLATION = 1007, 1008
 # Of a transport that takes what it is given; shared by all connections, and never cleared.
 _WRITABLE = asyncio.Event()
 _WRITABLE.set()
@@ -104,18 +107,44 @@ class LeanProtocol(Link, WebSocketsSansIOProtocol):
         self.pings_unheard = 0
         super().data_received(data)
 
+    def send_receive_event_to_app(self) -> None:
+        """Its base logs a text that is no UTF-8 as an error of ours."""
+        if self.curr_msg_data_type == "bytes" or _is_utf8(b"".join(self.frames)):
+            super().send_receive_event_to_app()
+        else:
+            self._fail(_NO_UTF8, "a text must be UTF-8")
+
+    def handle_cont(self, event: Any) -> None:
+        """A frame may be empty: without a bound on their number a message would have none."""
+        if len(self.frames) < MAX_FRAGMENTS:
+            super().handle_cont(event)
+            return
+        self._fail(_POLICY_VIOLATION, f"a message may have {MAX_FRAGMENTS} fragments")
+
     def pause_writing(self) -> None:
+        """Who does not read is not listened to either: answers to pings would pile up."""
         self.writable = asyncio.Event()
+        self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         self.writable.set()
         self.writable = _WRITABLE
+        if not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    async def receive(self) -> Any:
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            if self.writable is _WRITABLE:
+                self.transport.resume_reading()
+        return message
 
     def start_keepalive(self) -> None:
         """Called once, when the handshake has been answered: from now on nobody asks what it was."""
         self.request.headers = _NO_HEADERS  # the parser keeps the request
         self.request = self.response = self.server = self.client = None  # type: ignore[assignment]  # ours
-        bound_buffer(self.transport.get_extra_info("socket"))
+        bound_buffers(self.transport.get_extra_info("socket"))
         if self.ping_interval:
             _heart_of(self).start()
 
@@ -144,6 +173,20 @@ class LeanProtocol(Link, WebSocketsSansIOProtocol):
 
     def abort(self) -> None:
         self.transport.abort()
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.frames = []
+        if not self.close_sent:
+            self.conn.fail(code, reason)
+            self.handle_parser_exception()
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _Heart:

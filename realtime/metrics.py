@@ -16,6 +16,7 @@ outbox_frames = Gauge(
 )
 refused = Counter("autoforge_websocket_refused", "Handshakes refused over capacity.")
 received = Counter("autoforge_websocket_messages_received", "Messages from clients.")
+held_back = Counter("autoforge_websocket_messages_held_back", "Messages of clients that say too much.")
 sent = Counter("autoforge_websocket_messages_sent", "Events handed to clients.")
 slow_closed = Counter(
     "autoforge_websocket_slow_closed", "Clients closed because they did not keep up (4408)."

@@ -10,7 +10,7 @@ from django.conf import settings
 from realtime import hub, metrics
 from realtime.consumers import Consumer
 from realtime.frames import CloseCode, close_message
-from realtime.servers import Send
+from realtime.servers import Send, protocol_of
 
 PATH = "/ws/v1/"
 RETRY_AFTER_S = 5
@@ -59,6 +59,9 @@ async def _refuse_path(receive: Receive, send: Send) -> None:
 async def _refuse_for_now(scope: Scope, receive: Receive, send: Send) -> None:
     """503 where the server can say so in a handshake, else its plain refusal (403)."""
     await receive()
+    if refuse := getattr(protocol_of(send), "refuse", None):
+        refuse(503, "Too many WebSockets")
+        return
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close"})
         return

@@ -1,10 +1,9 @@
 """What ASGI leaves out: whether a client reads, many frames at once, and the end of one who does not read.
 
-uvicorn's `send` waits while the transport's buffer is full. daphne's never waits, its buffer grows
-without bound: there we ask Twisted's transport to tell us, and wait ourselves.
+`realtime.lean` (uvicorn) and `realtime.daphne` are protocols of servers that are Links themselves; any other
+server gets what ASGI has.
 """
 
-import asyncio
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -14,8 +13,10 @@ from typing import Any
 
 from realtime.frames import Frame, close_message
 
-# What the kernel may keep for a client that does not read, besides the outbox. By itself it keeps up to 4 MB.
-SEND_BUFFER_BYTES = 131_072
+# What the kernel may keep for a client that does not read, besides the outbox, and of one that says more than
+# it is listened to. By itself it keeps up to 4 and 6 MB. What it has kept is read at once: 65,536 bytes of
+# small frames take 30 ms of everybody's time.
+SEND_BUFFER_BYTES, RECEIVE_BUFFER_BYTES = 131_072, 32_768
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 # What must be awaited before anything more is sent: the client does not read as fast as we send.
@@ -65,64 +66,22 @@ class _AsgiLink(Link):
             await self._send({"type": "websocket.send", "text": text.decode()})
 
 
-class _DaphneLink(Link):
-    """daphne waits for nobody; Twisted calls what is named in its style (its IPushProducer)."""
-
-    __slots__ = ("_protocol", "_resumed")
-
-    def __init__(self, protocol: Any) -> None:
-        self._protocol = protocol
-        self._resumed: asyncio.Event | None = None
-        # The HTTP request that became this WebSocket is still registered, and would stop us reading.
-        protocol.transport.unregisterProducer()
-        protocol.transport.registerProducer(self, True)
-        bound_buffer(protocol.transport.getHandle())
-
-    def write(self, frame: Frame) -> Behind:
-        # daphne's own way refuses to send more than it would receive.
-        self._transport().write(frame.wire)
-        return None if self._resumed is None else self._resumed.wait()
-
-    def close(self, code: int, reason: str) -> Behind:
-        self._transport()
-        # daphne's own way drops the reason, and refuses 1012 as a code.
-        message = close_message(code, reason)
-        self._protocol.sendCloseFrame(code, message["reason"].encode())
-        return None
-
-    def abort(self) -> None:
-        self._protocol.transport.abortConnection()
-
-    def _transport(self) -> Any:
-        if self._protocol.state != self._protocol.STATE_OPEN:
-            raise ConnectionError("The WebSocket is closed.")
-        return self._protocol.transport
-
-    def pauseProducing(self) -> None:
-        self._resumed = self._resumed or asyncio.Event()
-
-    def resumeProducing(self) -> None:
-        if self._resumed is not None:
-            self._resumed.set()
-            self._resumed = None
-
-    stopProducing = resumeProducing
-
-
 def link_of(send: Send) -> Link:
     """The way to the client behind an accepted connection's `send`."""
-    protocol = getattr(send, "__self__", None)
-    if isinstance(protocol, Link):
-        return protocol
-    if isinstance(send, partial) and hasattr(send.args[0], "sendCloseFrame"):
-        return _DaphneLink(send.args[0])
-    return _AsgiLink(send)
+    protocol = protocol_of(send)
+    return protocol if isinstance(protocol, Link) else _AsgiLink(send)
 
 
-def bound_buffer(sock: socket.socket | None) -> None:
+def protocol_of(send: Send) -> Any:
+    """The server's own object of the connection, where `send` is known to lead to it."""
+    return send.args[0] if isinstance(send, partial) else getattr(send, "__self__", None)
+
+
+def bound_buffers(sock: socket.socket | None) -> None:
     """Let the kernel keep little for the client behind `sock`."""
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
 
 def begun(sending: Coroutine[Any, Any, None]) -> Behind:

@@ -1,6 +1,6 @@
 """What can be subscribed to: who may, and what its state is right now."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,7 +9,7 @@ from uuid import UUID
 from django.contrib.auth import get_user_model
 
 from autoforge.auth import Actor
-from evaluations.models import Run
+from evaluations.models import LIVE_STATES, Run
 from evaluations.schemas import RunOut
 from prompts.models import Prompt
 
@@ -22,7 +22,7 @@ class Topic:
     """A topic as one project sees it.
 
     `group` names it among all projects. `read` runs in a thread. With `interval_s` nobody sends events:
-    the state itself is read that often and sent as event `sample`.
+    the state itself is read that often and sent as event `sample`. `run_id` is of a run's topic.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Topic:
     read: Read
     is_for_staff: bool = False
     interval_s: float | None = None
+    run_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,16 @@ def is_staff(actor: Actor) -> bool:
     )
 
 
+def live_runs(ids: Collection[UUID]) -> set[UUID]:
+    """Those of `ids` that have not ended: one query."""
+    return set(Run.objects.live().filter(pk__in=ids).values_list("pk", flat=True))
+
+
+def is_over(state: Any) -> bool:
+    """Whether `state`, as a topic was read, says that nothing more happens there."""
+    return isinstance(state, RunOut) and state.state not in LIVE_STATES
+
+
 def run_group(project_id: int, run_id: UUID) -> str:
     """The project is part of it: a group cannot be joined by guessing ids of other projects."""
     return f"runs.{project_id}.{run_id.hex}"
@@ -80,7 +91,7 @@ def _run_topic(name: str, actor: Actor) -> Topic | None:
     if run_id is None:
         return None
     project_id = actor.project.pk
-    return Topic(name, run_group(project_id, run_id), partial(_run, project_id, run_id))
+    return Topic(name, run_group(project_id, run_id), partial(_run, project_id, run_id), run_id=run_id)
 
 
 def _canonical_uuid(text: str) -> UUID | None:

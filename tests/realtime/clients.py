@@ -129,6 +129,11 @@ class WebProcess:
             content = response.read()
         return json.loads(content) if content else None
 
+    def fetch(self, path: str) -> bytes:
+        """A page as it is."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE_S) as response:
+            return bytes(response.read())
+
     def logged_errors(self) -> list[str]:
         """What the server complained about."""
         lines = self.log.read_text().splitlines()

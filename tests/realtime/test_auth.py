@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
-from django.test import override_settings
+from django.test import Client, override_settings
+from django.utils import timezone
 
-from autoforge.auth import Actor, actor_of_user
+from autoforge.auth import Actor, Credentials, actor_of_key, actor_of_user
 from autoforge.errors import NotAuthenticated
-from autoforge.models import Membership, Project, Role
+from autoforge.models import ApiKey, Membership, Project, Role
 from autoforge.services import create_api_key, revoke_api_key
 from realtime import hub, tickets
 from realtime.auth import is_own_origin
@@ -59,7 +60,7 @@ def test_a_ticket_has_the_rights_of_the_moment_it_is_used(
     actor = key_actor(project)
     ticket = tickets.issue(actor)
     with django_assert_num_queries(1):
-        assert right_of(tickets.redeem(ticket)) == right_of(actor)
+        assert right_of(*tickets.redeem(ticket)) == right_of(actor)
     late = tickets.issue(actor)
     revoke_api_key(project.api_keys.get())
     with pytest.raises(NotAuthenticated):
@@ -69,7 +70,7 @@ def test_a_ticket_has_the_rights_of_the_moment_it_is_used(
 def test_a_users_ticket_opens_their_project(project: Project, other_project: Project) -> None:
     actor = member(project)
     Membership.objects.create(user_id=actor.user_id, project=other_project, role=Role.OWNER)
-    assert right_of(tickets.redeem(tickets.issue(actor))) == right_of(actor)
+    assert right_of(*tickets.redeem(tickets.issue(actor))) == right_of(actor)
     late = tickets.issue(actor)
     get_user_model().objects.update(is_active=False)
     with pytest.raises(NotAuthenticated):
@@ -107,8 +108,41 @@ def test_withdrawn_rights_are_found(project: Project, django_assert_max_num_quer
     root = get_user_model().objects.create_superuser("root")
     superuser = actor_of_user(root.pk, is_superuser=True, name="root", project_name=project.name)
     actors = [kept, revoked, stays, leaves, changes, superuser]
-    with django_assert_max_num_queries(3):
+    with django_assert_max_num_queries(4):
         assert withdrawn(map(right_of, actors)) == {right_of(each) for each in (revoked, leaves, changes)}
+
+
+def test_however_many_keys_are_looked_up_by_one_query(
+    project: Project, django_assert_num_queries: Any
+) -> None:
+    rights = {right_of(key_actor(project)) for _ in range(20)}
+    with django_assert_num_queries(1):
+        assert withdrawn(rights) == set()
+    with django_assert_num_queries(0):
+        assert withdrawn([]) == set()
+
+
+def test_a_ticket_lasts_as_long_as_the_session_it_was_issued_to(project: Project, client: Client) -> None:
+    actor = member(project, is_staff=True)
+    client.force_login(get_user_model().objects.get(pk=actor.user_id))
+    ticket = tickets.issue(actor, client.session.session_key)
+    right = right_of(*tickets.redeem(ticket), is_for_staff=True)
+    assert withdrawn([right]) == set()
+    get_user_model().objects.update(is_staff=False)
+    assert withdrawn([right]) == {right}
+    get_user_model().objects.update(is_staff=True)
+    client.logout()
+    assert withdrawn([right]) == {right}
+
+
+def test_a_handshake_with_a_key_asks_the_database_once(
+    project: Project, django_assert_num_queries: Any
+) -> None:
+    new = create_api_key(project, name="key", role=Role.VIEWER)
+    ApiKey.objects.update(last_used_at=timezone.now())
+    for queries in (1, 0):
+        with django_assert_num_queries(queries):
+            assert actor_of_key(Credentials(new.secret)).key_id == new.key.pk
 
 
 @pytest.mark.django_db(transaction=True)

@@ -5,9 +5,12 @@ import base64
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from realtime import hub
+from tests.realtime import lending
 from tests.realtime.clients import WebProcess, WebSocketClient
 
 
@@ -85,7 +88,29 @@ async def test_over_capacity_the_handshake_is_refused(server: WebProcess) -> Non
                 await stack.enter_async_context(server.connect())
             except InvalidStatus as refused:
                 status = refused.response.status_code
-        # daphne has no way to say more than no.
-        assert status == (503 if server.server == "uvicorn" else 403)
+        assert status == 503
     async with server.connect() as client:
         await assert_works(client)
+
+
+async def test_who_loses_the_right_to_be_there_is_cut_off(server: WebProcess) -> None:
+    name = server.server
+    lent = await asyncio.to_thread(server.request, "POST", "/rights/lend", name.encode())
+    origin = f"http://127.0.0.1:{server.port}"
+    async with AsyncExitStack() as stack:
+        clients = {
+            key: await stack.enter_async_context(server.connect(lent[key])) for key in lending.KEYS
+        } | {
+            user: await stack.enter_async_context(
+                server.connect(None, additional_headers={"Cookie": f"sessionid={lent[user]}"}, origin=origin)
+            )
+            for user in lending.USERS
+        }
+        for client in clients.values():
+            await assert_works(client)
+        await asyncio.to_thread(server.request, "POST", "/rights/back", msgspec.json.encode((name, lent)))
+        kept = clients.pop("kept")
+        codes = await asyncio.gather(*(client.close_code() for client in clients.values()))
+        assert dict(zip(clients, codes, strict=True)) == dict.fromkeys(clients, 4401)
+        await assert_works(kept)
+    assert hub.RECHECK_S < 5

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,11 +12,15 @@ from django.test import override_settings
 
 from autoforge.auth import Actor
 from autoforge.models import Project
+from evaluations.events import RunEnded
+from evaluations.events import emit as emit_run_event
+from evaluations.models import Dataset, Run, RunState
 from prompts import events
 from realtime import connection as connections
 from realtime import hub, topics
 from realtime.bus import RESYNC, LocalBus, Message
 from realtime.connection import Connection
+from realtime.feed import READ_PAUSE_S
 from realtime.hub import Hub
 from tests.realtime.clients import eventually
 
@@ -308,3 +313,52 @@ async def test_a_source_is_sampled_while_somebody_follows(the_hub: Hub, actor: A
     await asyncio.sleep(0.1)
     assert found.group not in the_hub.feeds
     assert next(values) < 10
+
+
+@pytest.fixture
+def run(project: Project) -> Run:
+    return Run.objects.create(
+        project=project,
+        dataset=Dataset.objects.create(project=project, name="cases"),
+        prompts=[],
+        endpoints=[],
+        concurrency=4,
+        last_case_id=0,
+        total=20,
+        state=RunState.RUNNING,
+    )
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_the_end_of_a_run_is_told_though_its_process_died_before_it_could(
+    the_hub: Hub, actor: Actor, run: Run, is_told: bool
+) -> None:
+    found = topics.find(f"runs.{run.pk}", actor)
+    assert found is not None
+    wire = Wire()
+    the_hub.subscribe(Connection(wire, actor), found)
+    await wire.has(1)
+    await Run.objects.filter(pk=run.pk).aupdate(state=RunState.FINISHED)
+    if is_told:
+        ended = RunEnded(project_id=run.project_id, run_id=run.pk, state="finished")
+        await asyncio.to_thread(emit_run_event, ended)
+        await wire.has(2)
+    for _ in range(4):
+        await the_hub.look_after_runs()
+        await asyncio.sleep(0.1)
+    messages = wire.messages()
+    assert outline(messages) == [("snapshot", 0), ("event", 1) if is_told else ("snapshot", 0)]
+    assert messages[-1]["data"]["state"] == "finished"
+
+
+async def test_however_often_somebody_subscribes_the_state_is_read_now_and_then(
+    the_hub: Hub, actor: Actor, topic: Topic
+) -> None:
+    topic.let_read(1_000)
+    wire, connection = follow(the_hub, actor, topic)
+    started = time.monotonic()
+    for _ in range(50):
+        the_hub.subscribe(connection, topic.topic)
+        await asyncio.sleep(0.002)
+    await wire.has(2)
+    assert topic.reads <= (time.monotonic() - started) / READ_PAUSE_S + 2

@@ -7,6 +7,7 @@ import pytest
 
 from tests.realtime.clients import WebProcess
 from tests.realtime.conftest import web_process
+from tests.realtime.raw import PING, raw_client
 from tests.realtime.test_handshake import _outcome
 from tests.realtime.test_subscriptions import emit, tokens
 
@@ -37,11 +38,17 @@ async def test_a_ticket_is_good_once_over_all_processes(pair: Pair, world: dict[
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "daphne"])
-async def test_a_restart_is_announced(kind: str, var_dir: Any, world: dict[str, Any]) -> None:
-    starting = web_process(kind, var_dir, world, f"stopping-{kind}", REDIS_URL="")
+async def test_a_dead_peer_is_dropped_and_a_restart_is_announced(
+    kind: str, var_dir: Any, world: dict[str, Any]
+) -> None:
+    starting = web_process(kind, var_dir, world, f"stopping-{kind}", REDIS_URL="", TEST_PINGS="1,2")
     process = await asyncio.to_thread(next, starting)
     try:
         async with process.connect() as client, process.connect() as other:
+            async with raw_client(process) as half_open:
+                # It answers no ping, as one whose network is gone, and the others do.
+                assert await half_open.until(PING) is not None
+                await half_open.read_to_end()
             await client.send("ping")
             await client.expect("pong")
             process.terminate()
