@@ -6,6 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
@@ -13,21 +14,30 @@ from django.utils.module_loading import import_string
 from autoforge.http.async_handler import is_two_halves
 from autoforge.models import Role
 
+# Every process runs these when it starts; Django's own are for `manage.py check`.
+OURS = "autoforge"
 POOL_OPTIONS = {"POOL_SIZE", "MAX_OVERFLOW", "TIMEOUT", "RECYCLE", "PRE_PING", "ECHO"}
 
 
-@register()
+@register(OURS)
 def production_needs_its_secrets(**_: Any) -> list[CheckMessage]:
     """DEBUG off without a SECRET_KEY or ALLOWED_HOSTS."""
     if settings.DEBUG:
         return []
-    missing = [name for name in ("SECRET_KEY", "ALLOWED_HOSTS") if not getattr(settings, name)]
+    missing = [name for name in ("SECRET_KEY", "ALLOWED_HOSTS") if not _is_set(name)]
     return [
         Error(f"DEBUG is off and {name} is not set: put it into the environment or .env.") for name in missing
     ]
 
 
-@register()
+def _is_set(name: str) -> bool:
+    try:
+        return bool(getattr(settings, name))
+    except ImproperlyConfigured:  # what Django does about an empty SECRET_KEY
+        return False
+
+
+@register(OURS)
 def executor_is_known(**_: Any) -> list[CheckMessage]:
     """AUTOFORGE_EXECUTOR is one that exists, and Celery has a broker."""
     if settings.EXECUTOR not in ("inprocess", "celery"):
@@ -37,7 +47,7 @@ def executor_is_known(**_: Any) -> list[CheckMessage]:
     return []
 
 
-@register()
+@register(OURS)
 def middleware_suits_both_handlers(**_: Any) -> list[CheckMessage]:
     """Every middleware has the two halves that sync and async requests run it by."""
     return [
@@ -47,7 +57,7 @@ def middleware_suits_both_handlers(**_: Any) -> list[CheckMessage]:
     ]
 
 
-@register()
+@register(OURS)
 def rate_limits_name_what_exists(**_: Any) -> list[CheckMessage]:
     """A limit of a role or route that does not exist would hold for nobody."""
     routes = {name for name in get_resolver().reverse_dict if isinstance(name, str)}
@@ -67,7 +77,7 @@ def _limit_mistakes(name: str, limit: int, names: Collection[str]) -> Iterator[s
         yield "a limit is a number of requests a minute, 0 for none"
 
 
-@register()
+@register(OURS)
 def database_pool_is_ours(**_: Any) -> list[CheckMessage]:
     """A pooled database has options that the pool reads, and no second pool below it."""
     return [

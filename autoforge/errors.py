@@ -1,5 +1,6 @@
 """Errors that a caller can act on, and how they leave as RFC 9457 problem+json."""
 
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -8,11 +9,14 @@ from typing import Any, ClassVar
 
 import msgspec
 from django.core.exceptions import BadRequest, RequestDataTooBig
+from django.db import Error as DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from dmr.exceptions import NotAuthenticatedError, RequestSerializationError, ValidationError
 
-from autoforge.db.errors import DatabaseUnavailable
+from autoforge.db.errors import DatabaseUnavailable, is_passing
+
+logger = logging.getLogger(__name__)
 
 CHALLENGE = 'Bearer realm="autoforge"'
 
@@ -140,6 +144,9 @@ def as_app_error(exc: Exception) -> AppError | None:
             return AppError(str(exc) or "The request is malformed.")
         case DatabaseUnavailable():
             return Unavailable(_BUSY, headers={"Retry-After": str(exc.retry_after_s)})
+        case DatabaseError() if is_passing(exc):
+            logger.warning("The database went away during a request: %s", exc)
+            return Unavailable(_LOST, headers={"Retry-After": "1"})
     return next((kind(detail) for cause, kind, detail in _REFUSALS if isinstance(exc, cause)), None)
 
 
@@ -155,6 +162,7 @@ _REFUSALS: tuple[tuple[type[Exception], type[AppError], str], ...] = (
     (RecursionError, AppError, "The JSON of this request is nested too deeply."),
 )
 _BUSY = "The database takes no more requests at the moment: try again shortly."
+_LOST = "The database went away during this request: look whether it was carried out, and send it again."
 _PLACE = re.compile(r" - at `(?:key in )?\$(?:\.parsed_\w+)?\.?(?P<path>.*)`$")
 _PLAIN_WORDS = (
     (re.compile(r"Object contains unknown field `(.*)`"), r"There is no field '\1'"),

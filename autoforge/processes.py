@@ -10,6 +10,8 @@ from typing import Any
 import uvicorn
 from django.conf import settings
 
+from autoforge.readiness import tell_ready
+
 # WebSocket keep-alive: ping every 20 s, close peers silent for 60 s.
 PING_INTERVAL_S, PING_TIMEOUT_S = 20, 40
 # A frame up to this many times too long is answered with an error, a longer one with the end (1009).
@@ -27,6 +29,8 @@ class _Uvicorn(uvicorn.Server):
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
+        if self.started:
+            tell_ready()
         if self.started and sockets is None:
             print(f"ready http://127.0.0.1:{self.config.port}", flush=True)  # noqa: T201  the promise
 
@@ -101,6 +105,7 @@ def _settle(**_: Any) -> None:
         import_module(module)
     gc.collect()
     gc.freeze()
+    tell_ready()
 
 
 def run_beat() -> None:

@@ -5,16 +5,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import environ
 from django.templatetags.static import static
 from dmr.openapi import OpenAPIConfig
 from dmr.settings import Settings as DmrSettings
 
+from autoforge.environment import Environment
 from autoforge.parsers import StrictJsonParser
 from autoforge.secret_key import development_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
+env = Environment()
 env.read_env(BASE_DIR / ".env")
 
 # Core
@@ -259,7 +259,7 @@ HTTP_SHUTDOWN_S = env.float("AUTOFORGE_HTTP_SHUTDOWN", default=10.0)  # for requ
 
 def _numbers(variable: str) -> dict[str, int]:
     """`a=1,b=2`"""
-    return {name: int(number) for name, number in env.dict(variable, default={}).items()}
+    return dict(env.get_value(variable, cast={"value": int}, default={}))
 
 
 # Requests a minute and caller. A key's own limit goes before its role's, that before the default; the
@@ -311,6 +311,8 @@ SESSION_CACHE_ALIAS = "user_sessions"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG and env.bool("AUTOFORGE_HTTPS", default=True)
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE
+# Load balancers and Prometheus ask each process directly, without TLS.
+SECURE_REDIRECT_EXEMPT = [r"^health/", r"^metrics$"]
 SECURE_HSTS_SECONDS = 31_536_000 if SESSION_COOKIE_SECURE else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SESSION_COOKIE_SECURE
 BEHIND_PROXY = env.bool("AUTOFORGE_BEHIND_PROXY", default=False)

@@ -8,7 +8,7 @@ from django.conf import settings
 
 from autoforge.processes import SHUTDOWN_S
 
-_BACKLOG = 2048
+BACKLOG = 2048
 # Each WebSocket is an open file; what the machine allows at most is taken below this.
 _OPEN_FILES = 32_768
 
@@ -60,7 +60,7 @@ def configuration(*, host: str, port: int, web: int, workers: int, server: str, 
         python=sys.executable,
         host=host,
         port=port,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         files=min(_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 1),
         web=web,
         workers=workers,

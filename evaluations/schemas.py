@@ -2,10 +2,11 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from autoforge.pagination import PageQuery
 from evaluations.models import Case, Dataset, Result, Run
@@ -232,7 +233,7 @@ class ResultsQuery(PageQuery, kw_only=True, forbid_unknown_fields=True):
     min_latency_ms: float | None = None
     max_latency_ms: float | None = None
     cached: bool | None = None
-    case: int | None = None
+    case: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     column: int | None = None
     prompt: str | None = None
     version: int | None = None

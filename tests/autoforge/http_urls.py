@@ -181,6 +181,12 @@ def slow_database(request: HttpRequest) -> HttpResponse:
     return hold(request)
 
 
+def interrupted(request: HttpRequest) -> JsonResponse:
+    """Asks on a connection that it had before the test said go."""
+    slow_database(request)
+    return database(request)
+
+
 async def async_echo(request: HttpRequest, **_: Any) -> JsonResponse:
     return JsonResponse(
         {
@@ -251,7 +257,7 @@ ROUTES = {
     "echo/<path:rest>": echo,
 }
 VIEWS = [form, cookies, fail, hold, stream, endless, broken, rows, populate, download, bridge, pool]
-VIEWS += [database, slow_database]
+VIEWS += [database, slow_database, interrupted]
 urlpatterns = [
     path(route, csrf_exempt(view))
     for route, view in (ROUTES | {view.__name__: view for view in VIEWS}).items()

@@ -505,13 +505,27 @@ def test_every_way_of_answering_gives_its_connection_back(on_postgresql):
 def test_dropped_connections_fail_no_request(on_postgresql):
     for _ in range(3):
         assert on_postgresql.ask("/database").status == 200
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND NOT client_port = ANY(%s)",
-                [_own_ports()],
-            )
-            assert cursor.rowcount >= 1
+        _terminate_connections()
+
+
+@needs_postgresql
+def test_a_connection_dropped_under_a_request_is_a_503(on_postgresql):
+    with closing(on_postgresql.start("/interrupted")) as interrupted:
+        on_postgresql.heard("holding")
+        _terminate_connections()
+        on_postgresql.say("go")
+        assert_problem(read(interrupted), 503, "unavailable")
+    assert on_postgresql.ask("/database").status == 200
+
+
+def _terminate_connections() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND NOT client_port = ANY(%s)",
+            [_own_ports()],
+        )
+        assert cursor.rowcount >= 1
 
 
 def _own_ports() -> list[int]:

@@ -4,17 +4,22 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand
+from django.db import DEFAULT_DB_ALIAS
 
 from autoforge.installation import introduction, prepare, write_environment
 
 
 class Command(BaseCommand):
-    help = "Migrates the database, loads the sample project once, prints the logins, writes var/serve.env."
+    help = (
+        "Checks the settings, migrates the database, loads the sample project once, prints the logins, "
+        "writes var/serve.env."
+    )
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--port", type=int, default=8000)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        self.check(databases=[DEFAULT_DB_ALIAS])
         self.stdout.write(introduction(prepare(), options["port"]))
         write_environment(options["port"])
