@@ -19,6 +19,7 @@ MEASUREMENTS: tuple[tuple[str, list[str]], ...] = (
     ("evaluation", []),
     ("evaluation", ["--vendor"]),
     ("cache", []),
+    ("gateway", []),
     ("database", []),
     ("memory", []),
 )
@@ -28,6 +29,7 @@ QUICK = {
     "websocket": ["--connections", "500", "--duration", "5"],
     "evaluation": ["--repeats", "1"],
     "cache": ["--duration", "3"],
+    "gateway": ["--duration", "2", "--calls", "2000"],
     "database": ["--duration", "1"],
     "memory": ["--requests", "5000", "--cells", "2000"],
 }

@@ -36,6 +36,7 @@ class _Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._done: Done | None = None
         self._failure = RESET
+        self._first_at = 0.0
         self.transport: asyncio.Transport | None = None
         self.started_at = 0.0
 
@@ -60,6 +61,8 @@ class _Connection(asyncio.Protocol):
             self._fail(BROKEN)
 
     def on_body(self, body: bytes) -> None:
+        if not self._pieces:
+            self._first_at = perf_counter()
         self._pieces.append(body)
 
     def on_message_complete(self) -> None:
@@ -74,6 +77,7 @@ class _Connection(asyncio.Protocol):
         elif self.transport:
             self.transport.close()
         if done:
+            self._client.first_at = self._first_at
             done(status, pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -101,6 +105,8 @@ class Client:
         authorization = f"Authorization: Bearer {key}\r\n" if key else ""
         self._head = f" HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: application/json\r\n{authorization}"
         self._limit, self._timeout_s = connections, timeout_s
+        self.first_at = 0.0
+        """When the first piece came of the body that is just being handed over (perf_counter)."""
         self._free: deque[_Connection] = deque()
         self._all: set[_Connection] = set()
         self._queue: deque[tuple[bytes, Done]] = deque()

@@ -5,15 +5,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from statistics import median, stdev
 
-import msgspec
-
 from monitoring.perf.api import Api, api_of
-from monitoring.perf.client import Client
 from monitoring.perf.measuring import measured
 from monitoring.perf.report import Better, Figure, Report
 from monitoring.perf.runs import CellLoad, Outcome, execute, new_cells
 from monitoring.perf.server import Server
-from monitoring.perf.vendor import Stats, vendor
+from monitoring.perf.vendor import vendor, vendor_stats
 
 HELP = "cells × a model's latency at a concurrency: parallel efficiency, CPU per cell, cached cells/s"
 _MIN_HIT_RATE = 0.8
@@ -46,7 +43,7 @@ async def run(server: Server, options: Namespace) -> Report:
             with measured(report, server):
                 pairs = [await _pair(api, server, load) for _ in range(options.repeats)]
         if url:
-            stats = await _vendor_stats(url)
+            stats = await vendor_stats(url)
             report.figures.append(_repeated_calls(stats.calls, options))
             report.notes.append(f"The vendor saw at most {stats.max_in_flight} calls at once.")
     report.figures += _fresh_figures([fresh for fresh, _ in pairs], load, is_vendor=options.vendor)
@@ -71,12 +68,6 @@ async def _stage(api: Api, options: Namespace, vendor_url: str) -> CellLoad:
 async def _pair(api: Api, server: Server, load: CellLoad) -> tuple[Outcome, Outcome]:
     new = await new_cells(api, load)
     return await execute(api, server, new), await execute(api, server, new)
-
-
-async def _vendor_stats(url: str) -> Stats:
-    async with Client(url, connections=1) as client:
-        answer = await client.ask(client.encode("GET", "/stats"))
-        return msgspec.json.decode(answer.body, type=Stats)
 
 
 def _repeated_calls(calls: int, options: Namespace) -> Figure:

@@ -23,6 +23,7 @@ class Prepared(NamedTuple):
     kind: str
     data: bytes
     expect: bytes = b""
+    is_stream: bool = False
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Measurement:
     seconds: float
     recorder: Recorder
     lateness: Any = field(default_factory=new_histogram)  # of sending, against the schedule
+    first: Any = field(default_factory=new_histogram)  # from when a stream was due to its first piece
     sent: int = 0
     cpu_s: float = 0.0
     last_answer_s: float = 0.0  # after the start
@@ -142,16 +144,18 @@ class _Measuring:
         number = self._measurement.sent
         self._measurement.sent += 1
         self._measurement.open_requests[number] = (request.kind, due)
-        self._client.send(request.data, partial(self._done, number, request.expect, then))
+        self._client.send(request.data, partial(self._done, number, request, then))
 
-    def _done(self, number: int, expect: bytes, then: Any, status: int, body: bytes) -> None:
+    def _done(self, number: int, request: Prepared, then: Any, status: int, body: bytes) -> None:
         measurement = self._measurement
         entry = measurement.open_requests.pop(number, None)
         if entry is None:  # it was given up
             return
         kind, due = entry
-        error = "" if 200 <= status < 400 and expect in body else _error(status, body)
+        error = "" if 200 <= status < 400 and request.expect in body else _error(status, body)
         measurement.recorder.add(kind, due, self.now() - due, error)
+        if request.is_stream and not error:
+            record(measurement.first, self._client.first_at - self._start - due)
         if not measurement.open_requests:
             self._idle.set()
         if then:

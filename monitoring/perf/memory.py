@@ -40,10 +40,10 @@ async def run(server: Server, options: Namespace) -> Report:
         run_id = await mix.prepare(api)
         with measured(report, server):
             await _requests(api, run_id, int(options.requests * _WARM_UP_SHARE))
-            async with _growth(report, server, "web", f"{options.requests:,} requests"):
+            async with growth(report, server, "web", f"{options.requests:,} requests"):
                 await _requests(api, run_id, options.requests)
             await _cells(api, server, max(int(options.cells * _WARM_UP_SHARE), 1))
-            async with _growth(report, server, "worker", f"{options.cells:,} cells"):
+            async with growth(report, server, "worker", f"{options.cells:,} cells"):
                 await _cells(api, server, options.cells)
     return report
 
@@ -60,7 +60,7 @@ async def _cells(api: Api, server: Server, cells: int) -> None:
 
 
 @asynccontextmanager
-async def _growth(report: Report, server: Server, kind: str, load: str) -> AsyncIterator[None]:
+async def growth(report: Report, server: Server, kind: str, load: str) -> AsyncIterator[None]:
     """Add how much the processes of `kind` grew: the median of the end over that of the beginning."""
     samples: list[float] = []
     pids = server.processes.pids(kind)

@@ -16,6 +16,8 @@ import httptools
 import msgspec
 import uvloop
 
+from monitoring.perf.client import Client
+
 _FRAME = {"id": "chatcmpl-perf", "created": 1_700_000_000, "model": "perf"}
 _USAGE = {"prompt_tokens": 20, "completion_tokens": 2, "total_tokens": 22}
 _WORDS = ("an ", "answer")
@@ -135,6 +137,13 @@ def vendor(latency_ms: float) -> Iterator[str]:
         process.terminate()
         process.wait(_STOP_TIMEOUT_S)
         process.stdout.close()
+
+
+async def vendor_stats(url: str) -> Stats:
+    """What the vendor at `url` has counted."""
+    async with Client(url, connections=1) as client:
+        answer = await client.ask(client.encode("GET", "/stats"))
+        return msgspec.json.decode(answer.body, type=Stats)
 
 
 def main() -> None:

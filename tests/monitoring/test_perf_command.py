@@ -68,6 +68,26 @@ def test_an_evaluation_over_http_asks_the_vendor_once_a_cell(install, tmp_path):
     assert 0 < figures["parallel efficiency"].value < 1
 
 
+def test_the_gateway_is_held_against_its_vendor(install, tmp_path):
+    out = tmp_path / "gateway.json"
+    load = ("--rate", "40", "--fast-rate", "80", "--duration", "0.5", "--latency-ms", "0", "--calls", "40")
+    with install("run_server") as server:
+        answer = perf(server.var, "gateway", *load, "--json", str(out))
+    assert out.exists(), answer.stderr
+    report = read(out)
+    figures = report.all_figures()
+    assert figures["vendor calls for cached answers"].value == 0
+    assert not [name for name, figure in figures.items() if name.startswith("errors") and figure.value]
+    for rate in ("40", "80"):
+        for kind in ("whole", "stream"):
+            label = f"{kind}, 0 ms, {rate}/s"
+            assert figures[f"overhead P95, {label}"].value > 0
+            assert figures[f"server CPU, {label}"].value > 0
+            assert {label, f"{label}, direct"} <= {row.kind for row in report.latencies}
+        assert figures[f"first-token delay P50, stream, 0 ms, {rate}/s"].must == (5 if rate == "40" else None)
+    assert figures["web RSS growth over 40 gateway calls"].must == 20
+
+
 def test_without_an_installation_a_sentence_says_what_to_start(tmp_path):
     with override_settings(VAR_DIR=tmp_path), pytest.raises(CommandError, match="start `make serve`"):
         call_command("perf", "http")
