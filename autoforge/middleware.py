@@ -19,11 +19,16 @@ def is_api(request: HttpRequest) -> bool:
     return request.path_info.startswith(API_PREFIXES)
 
 
+def brings_key(request: HttpRequest) -> bool:
+    """Whether `request` comes with a key to the API: then no middleware asks the database or a cache."""
+    return "HTTP_AUTHORIZATION" in request.META and is_api(request)
+
+
 class _NotForKeys:
     """A request that brings its own key has no session, so it gets no `session`, `user` and messages."""
 
     def process_request(self, request: HttpRequest) -> Any:
-        if "HTTP_AUTHORIZATION" in request.META and is_api(request):
+        if brings_key(request):
             return None
         return super().process_request(request)  # type: ignore[misc]  # a mixin of middleware
 

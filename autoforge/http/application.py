@@ -145,7 +145,8 @@ class HttpApplication:
         if isinstance(answer, Answer):
             await send_answer(answer, send)
         else:
-            await send_stream(answer, scope, receive, send, self._async.visit_thread)
+            run = self._async.runner_of(request) if answer.is_async else self._async.visit_thread
+            await send_stream(answer, scope, receive, send, run)
 
 
 async def _outlast_cancellation(serving: Coroutine[Any, Any, None]) -> None:

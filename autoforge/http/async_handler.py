@@ -2,10 +2,11 @@
 
 Django adapts each middleware by itself, with a hop between loop and thread for every method of each:
 eighteen for the nine of this project. Ours have the two halves of MiddlewareMixin, so all first
-halves run together, and all second halves.
+halves run together, and all second halves. Where they only compute, for a request that brings an API
+key, they run on the loop: a visit to a thread costs more than they do, most of all on a busy machine.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction
@@ -24,6 +25,7 @@ from django.utils.module_loading import import_string
 
 from autoforge.http.answers import Answer, conclude
 from autoforge.http.threads import Threads
+from autoforge.middleware import brings_key
 
 T = TypeVar("T")
 
@@ -65,11 +67,15 @@ class AsyncHandler(ASGIHandler):
         """The answer to a request; what a view raises is in it."""
         set_script_prefix(request.script_name or "/")
         set_urlconf(settings.ROOT_URLCONF)
-        visit = Visit(request)
-        response = await self.visit_thread(self._enter, visit)
+        visit, run = Visit(request), self.runner_of(request)
+        response = await run(self._enter, visit)
         if response is None:
             response = await self._call_view(visit)
-        return await self.visit_thread(self._leave, visit, response)
+        return await run(self._leave, visit, response)
+
+    def runner_of(self, request: ASGIRequest) -> Callable[..., Awaitable[Any]]:
+        """Where what surrounds the view of `request` is run: on the loop, unless it may ask the database."""
+        return _on_loop if brings_key(request) else self.visit_thread
 
     async def visit_thread(self, call: Callable[..., T], *args: Any) -> T:
         """`call(*args)` in a thread that gives its database connection back."""
@@ -159,6 +165,10 @@ def _unreachable(_request: ASGIRequest) -> HttpResponseBase:
 
 def _call(view: Callable[..., Any], visit: Visit) -> Any:
     return view(visit.request, *visit.args, **visit.kwargs)
+
+
+async def _on_loop(call: Callable[..., T], *args: Any) -> T:
+    return call(*args)
 
 
 def _give_back_after(call: Callable[..., T], *args: Any) -> T:
