@@ -9,6 +9,7 @@ class AutoForgeConfig(AppConfig):
 
     def ready(self) -> None:
         # The checks register themselves; the Celery application becomes the default one.
-        from autoforge import celery, checks, logins  # noqa: F401
+        from autoforge import celery, checks, chores, logins  # noqa: F401
 
         logins.connect()
+        chores.register()

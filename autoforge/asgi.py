@@ -15,9 +15,11 @@ from django.urls import get_resolver  # noqa: E402  after Django is set up
 from autoforge.db.pool import close_pools  # noqa: E402  after Django is set up
 from autoforge.http import HttpApplication, Lifespan, StaticFiles  # noqa: E402  after Django is set up
 from autoforge.http.asgi import Receive, Scope, Send  # noqa: E402  after Django is set up
+from monitoring.memory import guard  # noqa: E402  after Django is set up
 from monitoring.summary import installation_summary  # noqa: E402  after Django is set up
 from monitoring.system import sampler, watch_loop  # noqa: E402  after Django is set up
-from realtime.routing import websocket_application  # noqa: E402  after Django is set up
+from monitoring.tasks import housekeeper  # noqa: E402  after Django is set up
+from realtime.routing import admit_if, websocket_application  # noqa: E402  after Django is set up
 from realtime.topics import register_source  # noqa: E402  after Django is set up
 
 # Views that wait for a model or stream must not hold one of the few HTTP threads.
@@ -50,6 +52,9 @@ async def _close_pools() -> None:
 async def _watch() -> None:
     sampler.add(pages.sample)
     sampler.start("web")
+    guard.start("web")
+    if settings.EXECUTOR == "inprocess":
+        housekeeper.start()
     await watch_loop()
 
 
@@ -64,5 +69,6 @@ async def _settle() -> None:
 
 
 register_source("metrics", installation_summary)
+admit_if(guard.admits)
 lifespan = Lifespan(startup=[_settle, _watch], shutdown=[pages.close, _close_pools])
 application = ProtocolTypeRouter({"http": http, "websocket": websocket_application, "lifespan": lifespan})

@@ -19,6 +19,7 @@ from django.utils import timezone
 from autoforge.errors import Forbidden, NotAuthenticated
 from autoforge.logins import address_of, note_failure, require_few_failures
 from autoforge.models import ApiKey, Membership, Project, Role
+from autoforge.trimming import can_trim
 
 _LAST_USED_STEP = timedelta(minutes=1)
 _MAX_CACHED_KEYS = 10_000
@@ -114,6 +115,7 @@ class _KeyCopies:
 
 
 key_copies = _KeyCopies()
+can_trim("API keys", key_copies.clear)
 
 
 def actor_of_key(credentials: Credentials, address: str = "") -> Actor:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from django.core.cache.backends.locmem import LocMemCache
 from prometheus_client import Counter
 
 reads = Counter("autoforge_cache_reads_total", "Reads by the layer that answered them.", ["cache", "layer"])
@@ -18,17 +17,3 @@ class CountsGets:
         found = super().get(*args, **kwargs)  # type: ignore[misc]  # a mixin of backends
         reads.labels(self.name, "load" if found is None else self.layer).inc()
         return found
-
-
-class LocalCache(CountsGets, LocMemCache):
-    """Django's, within this process; `server` is the cache's name."""
-
-    layer = "process"
-
-    def __init__(self, server: str, params: dict[str, Any]) -> None:
-        super().__init__(server, params)
-        self.name = server
-
-    def get_many(self, keys: Any, version: int | None = None) -> dict[Any, Any]:
-        found = ((key, LocMemCache.get(self, key, version=version)) for key in keys)
-        return {key: value for key, value in found if value is not None}

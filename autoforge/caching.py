@@ -18,6 +18,7 @@ from django.db import connection
 from autoforge import redis
 from autoforge.cache_reads import reads
 from autoforge.copies import Copies, Group, Kept, Selector, SingleFlight
+from autoforge.trimming import can_trim
 
 # How often a process looks whether another one has made what both want.
 POLL_S = 0.05
@@ -121,10 +122,15 @@ def process_copies() -> Copies:
     return copies
 
 
-def clear_copies() -> None:
-    """Free the memory that the copies of this process take."""
+def clear_copies() -> int:
+    """Free the memory that the copies of this process take; how many bytes."""
+    freed = sum(copies.size_bytes for copies in _all_copies)
     for copies in _all_copies:
         copies.forget()
+    return freed
+
+
+can_trim("copies of answers", clear_copies)
 
 
 def read_once(

@@ -56,6 +56,11 @@ class Copies:
             until = read_at + settings.PROCESS_CACHE_S
             self._groups.setdefault(group, {})[selector] = (until, kept)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the answers, at most: those that were forgotten by group count until all are."""
+        return self._bytes
+
     def forget(self, group: Group | None = None) -> None:
         """Let go of one group, or of everything."""
         with self._lock:

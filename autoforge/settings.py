@@ -166,13 +166,19 @@ def _redis_cache(name: str, ttl_s: int) -> dict[str, Any]:
 
 def _local_cache(name: str, ttl_s: int) -> dict[str, Any]:
     return {
-        "BACKEND": "autoforge.cache_reads.LocalCache",
+        "BACKEND": "autoforge.local_cache.LocalCache",
         "LOCATION": name,
         "TIMEOUT": ttl_s,
-        "OPTIONS": {"MAX_ENTRIES": 10_000},
+        "OPTIONS": {
+            "MAX_ENTRIES": 10_000,
+            "MAX_BYTES": LOCAL_CACHE_MAX_BYTES,
+            # What is in `default` (tickets of WebSockets) is nowhere else.
+            "IS_TRIMMED": name != "default",
+        },
     }
 
 
+LOCAL_CACHE_MAX_BYTES = env.int("AUTOFORGE_LOCAL_CACHE_MAX_MB", default=16) * 1024 * 1024
 _cache = _redis_cache if REDIS_URL else _local_cache
 CACHES = {"default": _cache("default", 300)} | {
     name: _cache(name, ttl_s) for name, ttl_s in CACHE_TTL_S.items() if name != "llm_responses"
@@ -228,6 +234,18 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "max_retries": 0,
 }
 
+# Housekeeping: beat sends the task, or a thread of the web process does it where there is no Celery.
+HOUSEKEEPING_S = env.float("AUTOFORGE_HOUSEKEEPING", default=3_600.0)
+CELERY_BEAT_SCHEDULE: dict[str, Any] = (
+    {"housekeeping": {"task": "monitoring.keep_house", "schedule": HOUSEKEEPING_S}} if HOUSEKEEPING_S else {}
+)
+KEEP_DAYS = {
+    "runs": timedelta(days=env.float("AUTOFORGE_KEEP_RUNS_DAYS", default=0)),
+    "workers": timedelta(days=env.float("AUTOFORGE_KEEP_WORKERS_DAYS", default=1)),
+    "admin_log": timedelta(days=env.float("AUTOFORGE_KEEP_ADMIN_LOG_DAYS", default=365)),
+    "dead_keys": timedelta(days=env.float("AUTOFORGE_KEEP_DEAD_KEYS_DAYS", default=365)),
+}
+
 # Each thread of a worker drains one run.
 WORKER_THREADS = env.int("AUTOFORGE_WORKER_THREADS", default=8)
 
@@ -275,11 +293,14 @@ API_KEY_CACHE_S = env.float("AUTOFORGE_API_KEY_CACHE", default=1.0)
 WS_MAX_CONNECTIONS = env.int("AUTOFORGE_WS_MAX_CONNECTIONS", default=15_000)
 WS_MAX_FRAME_BYTES = env.int("AUTOFORGE_WS_MAX_FRAME_KB", default=256) * 1024
 WS_OUTBOX_FRAMES = env.int("AUTOFORGE_WS_OUTBOX", default=256)
+WS_OUTBOX_BYTES = env.int("AUTOFORGE_WS_OUTBOX_KB", default=8_192) * 1024
 WS_TICKET_TTL_S = 30
 
 # Monitoring
 METRICS_TOKEN = env.str("AUTOFORGE_METRICS_TOKEN", default="")
+# Of each process: above the soft share it trims its caches, above the limit it makes room for a fresh one.
 MEMORY_LIMIT_BYTES = env.int("AUTOFORGE_MEMORY_LIMIT_MB", default=512) * 1024 * 1024
+MEMORY_SOFT_SHARE = 0.8
 PROMETHEUS_METRIC_NAMESPACE = "autoforge"
 PROMETHEUS_LATENCY_BUCKETS = (
     0.001,

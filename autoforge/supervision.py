@@ -16,6 +16,8 @@ _TEMPLATE = """\
 [supervisord]
 nodaemon = true
 logfile = {logs}/supervisord.log
+logfile_maxbytes = 10MB
+logfile_backups = 2
 pidfile = {logs}/supervisord.pid
 childlogdir = {logs}
 minfds = {files}

@@ -34,6 +34,8 @@ LEASE_SHARE = 100
 LEASE_S = 0.25
 # Callers that a process remembers; of more, those it met first are forgotten, and asked for anew.
 MAX_CALLERS = 10_000
+# Counters of two windows each that a process without Redis keeps; of more, all begin anew.
+MAX_LOCAL_COUNTERS = 100_000
 
 refused = Counter("autoforge_rate_limit_refused", "Requests over a limit.", ["policy"])
 for _policy in ("key", "user", "failed-logins"):
@@ -215,7 +217,11 @@ def _take(policy: Policy, amount: int) -> _Taken:
             return _take_from(_shared_limiter(settings.REDIS_URL), policy, amount)
         except redis.FAILURES:
             uncounted.inc()
-    return _take_from(_local_limiter(), policy, amount)
+    limiter = _local_limiter()
+    storage: Any = limiter.storage
+    if len(storage.storage) > MAX_LOCAL_COUNTERS:  # of addresses that somebody makes up
+        storage.reset()
+    return _take_from(limiter, policy, amount)
 
 
 def _take_from(limiter: SlidingWindowCounterRateLimiter, policy: Policy, amount: int) -> _Taken:

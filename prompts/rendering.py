@@ -8,13 +8,15 @@ from typing import Any, Literal
 from jinja2 import Template, TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
 from jinja2.exceptions import SecurityError
 
+from autoforge.trimming import can_trim
 from prompts.metering import BoundExceededError, Meter, metered
 from prompts.sandbox import SandboxEnvironment
 
 MAX_OUTPUT_BYTES = 1_048_576
 MAX_TEMPLATE_CHARS = 1_048_576
 ENTRY_CHARS = 2_000
-MAX_CACHED_CHARS = 8 * 1_048_576  # of the templates kept compiled; code takes some ten times as much
+MAX_CACHED_CHARS = 8 * 1_048_576  # of the templates kept compiled
+CODE_PER_CHAR = 10  # what the code of a template takes, about
 _MARKS = ("{{", "{%", "{#")
 
 Message = dict[str, Any]
@@ -161,15 +163,17 @@ class _CompiledTemplates:
                 self._chars -= len(self._held.popitem(last=False)[0]) + ENTRY_CHARS
         return fresh
 
-    def clear(self) -> None:
-        """Forget all, for memory guards."""
+    def clear(self) -> int:
+        """Forget all; how much that frees, in bytes and about."""
         with self._lock:
+            freed, self._chars = self._chars * CODE_PER_CHAR, 0
             self._held.clear()
-            self._chars = 0
+        return freed
 
 
 _environment = SandboxEnvironment()
 compiled = _CompiledTemplates()
+can_trim("compiled templates", compiled.clear)
 
 
 def _compile(text: str) -> _Compiled:

@@ -112,19 +112,23 @@ class Connection:
 
 
 class _Outbox:
-    """Frames that wait for their client, counted one by one."""
+    """Frames that wait for their client, counted one by one, and their bytes."""
 
-    __slots__ = ("_count", "_frames")
+    __slots__ = ("_bytes", "_count", "_frames")
 
     def __init__(self) -> None:
         self._frames: deque[Frame] = deque()
-        self._count = 0
+        self._count = self._bytes = 0
 
     def has_room_for(self, frame: Frame) -> bool:
-        return self._count + len(frame.texts) <= settings.WS_OUTBOX_FRAMES
+        """A single frame may be as large as it is: a whole answer of a model."""
+        if self._count + len(frame.texts) > settings.WS_OUTBOX_FRAMES:
+            return False
+        return not self._frames or self._bytes + len(frame.wire) <= settings.WS_OUTBOX_BYTES
 
     def put(self, frame: Frame) -> None:
         self._frames.append(frame)
+        self._bytes += len(frame.wire)
         self._counted(len(frame.texts))
 
     def take(self) -> Frame | None:
@@ -132,11 +136,13 @@ class _Outbox:
         if not self._frames:
             return None
         frame = self._frames.popleft()
+        self._bytes -= len(frame.wire)
         self._counted(-len(frame.texts))
         return frame
 
     def clear(self) -> None:
         self._frames.clear()
+        self._bytes = 0
         self._counted(-self._count)
 
     def _counted(self, more: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import regex
 
+from autoforge.trimming import can_trim
 from evaluations.scorers.javascript import LINE_ENDS, SPACES
 from evaluations.scorers.types import UnjudgeableError
 
@@ -80,6 +81,9 @@ def compile_pattern(pattern: str) -> Any:
         raise PatternError("nested too deeply") from None
     except (regex.error, OverflowError, ValueError) as error:
         raise PatternError(getattr(error, "msg", str(error))) from None
+
+
+can_trim("patterns", compile_pattern.cache_clear)
 
 
 def _flags(pattern: str, letters: str) -> int:

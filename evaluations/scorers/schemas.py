@@ -18,6 +18,7 @@ from jsonschema.validators import extend, validator_for
 from jsonschema_specifications import REGISTRY
 from referencing.exceptions import Unresolvable
 
+from autoforge.lru import Lru
 from evaluations.scorers.patterns import PatternError, compile_pattern, is_match
 
 _MAX_COMPLAINT_CHARS = 200
@@ -46,8 +47,7 @@ def check_schema(schema: Any) -> None:
     _validator(msgspec.json.encode(schema))
 
 
-@lru_cache(maxsize=64)
-def _validator(encoded: bytes) -> Any:
+def _new_validator(encoded: bytes) -> Any:
     schema = msgspec.json.decode(encoded)
     if not isinstance(schema, bool | dict):
         raise SchemaError("it must be an object, true or false")
@@ -61,6 +61,12 @@ def _validator(encoded: bytes) -> Any:
         raise SchemaError(f"{error.json_path}: {error.message}"[:_MAX_COMPLAINT_CHARS]) from None
     _check_keywords(schema)
     return _bounded(kind)(schema, registry=REGISTRY, format_checker=_formats)
+
+
+# A validator takes some ten times the bytes of its schema.
+_validator: Lru[bytes, Any] = Lru(
+    "JSON schemas", _new_validator, max_entries=64, max_bytes=32 * 1_048_576, growth=10
+)
 
 
 @lru_cache(maxsize=8)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from autoforge.lazy import lazy
+from autoforge.lru import Lru
 from evaluations.scorers.json_text import find_json, load_json, load_yaml
 from evaluations.scorers.registry import binary, scorer
 from evaluations.scorers.types import AlwaysFails, Output, Score, ScorerError, ScorerSpec
@@ -27,7 +27,7 @@ def optional_schema(spec: ScorerSpec) -> Any:
 
 
 # The text of a run's schema is the same in each of its cells.
-_load = lru_cache(maxsize=64)(load_yaml)
+_load: Lru[str, Any] = Lru("schemas as text", load_yaml, max_entries=64, max_bytes=32 * 1_048_576, growth=10)
 
 
 def usable(schema: Any) -> None:

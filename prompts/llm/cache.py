@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 from django.conf import settings
 
+from autoforge.trimming import can_trim
 from prompts.llm import redis
 from prompts.llm.providers.base import Completion, Request, without_own_params
 
@@ -183,6 +184,9 @@ def response_cache() -> MemoryCache | RedisCache:
     return MemoryCache(
         max_entries=settings.LLM_CACHE_MAX_ENTRIES, max_bytes=settings.LLM_CACHE_MAX_BYTES, ttl_s=ttl_s
     )
+
+
+can_trim("answers of models", lambda: response_cache().trim())
 
 
 def _dumps(completion: Completion) -> bytes:

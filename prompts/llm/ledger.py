@@ -20,6 +20,7 @@ from prompts.llm.per_loop import PerLoop
 from prompts.llm.providers.base import Endpoint
 
 WINDOW_S = 60
+MAX_NAMES = 10_000  # endpoints counted in one process; of more, the idle ones are forgotten
 LEASE_S = 30.0
 RENEW_EVERY_S = 10.0
 
@@ -81,6 +82,8 @@ class LocalLedger:
 
     def _first_free(self, endpoint: Endpoint, tokens: int, now: int, latest: int) -> int:
         limits, name = endpoint.limits, _name(endpoint)
+        if len(self._requests) >= MAX_NAMES:
+            self._forget_idle(now)
         requests = self._requests[name] = _recent(self._requests.get(name, {}), now)
         spent = self._tokens[name] = _recent(self._tokens.get(name, {}), now)
         second = max(now, max(requests, default=now))
@@ -91,6 +94,11 @@ class LocalLedger:
                 return second
             second += 1
         raise QueueFullError
+
+    def _forget_idle(self, now: int) -> None:
+        """Endpoints that were not called within the window."""
+        for name in [name for name, counts in self._requests.items() if not _recent(counts, now)]:
+            del self._requests[name], self._tokens[name]
 
     def _add(self, name: str, second: int, requests: int, tokens: int) -> None:
         self._requests[name][second] = self._requests[name].get(second, 0) + requests

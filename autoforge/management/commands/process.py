@@ -12,6 +12,7 @@ from autoforge.checks import OURS
 from autoforge.local_services.processes import end_with_parent
 from autoforge.supervision import BACKLOG
 from monitoring import installation
+from monitoring.memory import guard
 from monitoring.system import sampler
 
 
@@ -35,6 +36,7 @@ class Command(BaseCommand):
             follow()
         sampler.start(options["kind"])
         installation.watch(options["kind"])
+        guard.start(options["kind"], is_supervised=True)
         if listener:
             _serve(options["server"], listener)
         elif options["kind"] == "worker":

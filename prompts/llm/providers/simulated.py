@@ -22,6 +22,7 @@ from prompts.llm.providers.base import (
 from prompts.llm.providers.http import milliseconds_since
 
 RATE_LIMIT_RETRY_AFTER_S = 0.05
+MAX_COUNTED = 1_000  # endpoints whose calls are counted; of more, the longest unused begins anew
 _TOKENS = re.compile(r"\s*\S+|\s+$")
 
 
@@ -95,7 +96,9 @@ class SimulatedProvider:
             return
         name = (request.endpoint.project, request.endpoint.name)
         with self._lock:
-            calls = self._calls[name] = self._calls.get(name, 0) + 1
+            calls = self._calls[name] = self._calls.pop(name, 0) + 1
+            if len(self._calls) > MAX_COUNTED:
+                del self._calls[next(iter(self._calls))]
         if calls % settings.rate_limit_every == 0:
             sentence = f"{request.endpoint.name} refuses every {settings.rate_limit_every}th call."
             raise ProviderError("rate_limited", sentence, 429, RATE_LIMIT_RETRY_AFTER_S, is_retryable=True)
