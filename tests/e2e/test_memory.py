@@ -27,11 +27,14 @@ SLOW = {"name": "slow", "provider": "simulated", "settings": {"latency_ms": 4_00
 BRIEF = SLOW | {"settings": {"latency_ms": 7_000, "output": "a"}}
 
 
+def scrape(server: Installation) -> str:
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
+        return answer.read().decode()
+
+
 def metric(server: Installation, name: str) -> float:
     """The sum over all processes."""
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:
-        lines = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", answer.read().decode(), re.MULTILINE)
-    return sum(map(float, lines))
+    return sum(map(float, re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", scrape(server), re.MULTILINE)))
 
 
 def text() -> str:
@@ -100,11 +103,12 @@ def test_above_the_soft_limit_caches_are_trimmed_and_websockets_refused(small):
         assert server.process.poll() is None and metric(server, "autoforge_memory_restarts_total") == 0
 
 
+@pytest.mark.timeout(300)
 def test_at_the_limit_processes_make_room_for_fresh_ones_and_nothing_is_lost(small):
     with small(190, "serve", "--web", "1", "--workers", "1") as server:
         prepare(server)
         (web,), (worker,) = server.processes("process web"), server.processes("process worker")
-        wait_until(lambda: is_settled(web) and is_settled(worker))
+        wait_until_settled(server)
         run = server.request("POST", "/api/v1/runs", new_run(server))[1]
         finished = server.wait_for_run(run["id"], timeout_s=90)
         assert (finished["state"], finished["done"], finished["errors"]) == ("finished", CELLS, 0)
@@ -125,8 +129,14 @@ def prepare(server: Installation) -> None:
     assert server.request("POST", "/api/v1/prompts", LARGE_PROMPT)[0] == 201
 
 
-def is_settled(process: psutil.Process) -> bool:
-    return process.create_time() + SETTLED_S + 5 < time.time()
+def wait_until_settled(server: Installation) -> None:
+    """A process is replaced only when it was small once."""
+    level = "autoforge_memory_guard_level"
+    for kind in ("web", "worker"):
+        start = f'{level}{{kind="{kind}"'
+        wait_until(lambda start=start: start in scrape(server), timeout_s=60)
+    seen = time.monotonic()
+    wait_until(lambda: time.monotonic() > seen + SETTLED_S + 2)
 
 
 def is_replaced(server: Installation, old: psutil.Process, words: str) -> bool:
