@@ -38,6 +38,22 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]  # generic in the
             *Limits.__struct_fields__,
             "settings",
         ]
+        labels = {
+            "base_url": "Base URL",
+            "params": "Parameters",
+            "input_usd_per_mtok": "Price of input",
+            "output_usd_per_mtok": "Price of output",
+            "requests_per_min": "Requests a minute",
+            "tokens_per_min": "Tokens a minute",
+            "max_concurrency": "Calls at once",
+        }
+        help_texts = {
+            "params": 'A JSON object that is sent with every call, e.g. {"temperature": 0}.',
+            "base_url": "Empty for the provider's own address.",
+            "output_usd_per_mtok": "US dollars per million tokens; both empty: from the price list.",
+            "max_concurrency": "Limits hold for all processes together. Empty: no limit.",
+            "settings": "For simulated models: how they behave, as a JSON object.",
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
