@@ -18,10 +18,11 @@ from autoforge.services import revoke_api_key
 def project_roles(request: HttpRequest) -> dict[int, Role]:
     """The signed-in user's role by project id: one query a request."""
     user: Any = request.user
-    if "project_roles" not in user.__dict__:
+    # Not looked for in __dict__: until it is asked for, request.user is a wrapper with one of its own.
+    roles: dict[int, Role] | None = getattr(user, "project_roles", None)
+    if roles is None:
         pairs = Membership.objects.filter(user_id=user.pk).values_list("project_id", "role")
-        user.project_roles = {project_id: Role(role) for project_id, role in pairs}
-    roles: dict[int, Role] = user.project_roles
+        roles = user.project_roles = {project_id: Role(role) for project_id, role in pairs}
     return roles
 
 

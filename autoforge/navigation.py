@@ -21,8 +21,9 @@ _PAGES = (
 
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     """The groups of links beside every page, as the admin theme wants them."""
+    home = {"title": "Dashboard", "icon": "monitoring", "link": reverse("admin:index")}
     items = [_item(title, icon, label) for title, icon, label in _PAGES if _is_open(request, label)]
-    return [{"items": items}]
+    return [{"items": [home, *items]}]
 
 
 def _is_open(request: HttpRequest, label: str) -> bool:

@@ -371,6 +371,7 @@ UNFOLD = {
     "SITE_HEADER": "AutoForge",
     "SITE_SUBHEADER": "Prompts and their evaluation",
     "SITE_SYMBOL": "network_intelligence",
+    "DASHBOARD_CALLBACK": "monitoring.dashboards.dashboard",
     "SIDEBAR": {"navigation": "autoforge.navigation.sidebar", "show_all_applications": True},
     "STYLES": [lambda request: static("evaluations/desk.css")],
     "SITE_FAVICONS": [

@@ -1,14 +1,17 @@
-"""`GET metrics/summary`: what the caller's project has done and what it cost."""
+"""`metrics/summary`: what the caller's project has done and what it cost; `metrics/history`, for staff."""
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from django.db.models import Count, Sum
+from dmr import Query
 
 from autoforge.api import ProjectController
+from autoforge.errors import Forbidden
 from autoforge.models import Project
 from evaluations.models import Run
+from monitoring.history import History, history
 
 
 class ProjectSummary(msgspec.Struct, kw_only=True):
@@ -30,6 +33,22 @@ class SummaryController(ProjectController):
 
     def get(self) -> ProjectSummary:
         return summary_of(self.project)
+
+
+class HistoryQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """`?range=`"""
+
+    range: Literal["1h", "24h", "7d"] = "1h"
+
+
+class HistoryController(ProjectController):
+    """What the installation's numbers were."""
+
+    def get(self, parsed_query: Query[HistoryQuery]) -> History:
+        """Columns of numbers, oldest first; for signed-in staff: keys belong to projects, this to none."""
+        if self.actor.user_id is None or not self.request.user.is_staff:
+            raise Forbidden("The history of the installation is for signed-in members of the staff.")
+        return history(parsed_query.range)
 
 
 def summary_of(project: Project) -> ProjectSummary:

@@ -24,6 +24,11 @@ _SIGNS = {
     "passed": "check",
     "error": "warning",
 }
+_VERDICTS = {
+    "regressed": ("trending_down", "failed"),
+    "improved": ("trending_up", "passed"),
+    "unclear": ("trending_flat", "unclear"),
+}
 _MINUTE_S, _HOUR_S = 60, 3600
 _CENT = Decimal("0.01")
 
@@ -101,13 +106,31 @@ def pretty(value: Any) -> str:
 @register.simple_tag
 def state_badge(state: str) -> SafeString:
     """A run's or a result's state: a sign, the word and a colour."""
+    return _badge(state, _SIGNS.get(state, "help"), state.replace("_", " "))
+
+
+def _badge(state: str, sign: str, word: str) -> SafeString:
     return format_html(
         '<span class="state state-{}"><span class="material-symbols-outlined" aria-hidden="true">{}</span>'
         "{}</span>",
         state,
-        _SIGNS.get(state, "help"),
-        state.replace("_", " "),
+        sign,
+        word,
     )
+
+
+@register.simple_tag
+def verdict_badge(verdict: str) -> SafeString:
+    """Whether something got better or worse: a sign, the word and a colour."""
+    sign, state = _VERDICTS[verdict]
+    return _badge(state, sign, verdict)
+
+
+@register.simple_tag
+def share_bar(share: float) -> SafeString:
+    """A share of 0..1 as a bar with its percentage."""
+    bar = format_html('<rect x="0" y="2" width="{}" height="8" class="bar-mark"/>', f"{100 * share:.2f}")
+    return format_html("{}{}", _svg("interval", percent(share), bar), percent(share))
 
 
 @register.simple_tag

@@ -352,9 +352,10 @@ def test_a_run_is_exported(run: Run, editor: Client) -> None:
 def test_the_way_around_fits_the_user(run: Run, editor: Client) -> None:
     root = sign_in("root", is_superuser=True)
     titles = [item["title"] for item in root.get(RUNS).context["sidebar_navigation"][0]["items"]]
-    assert titles == ["Prompts", "Models", "Data sets", "Runs", "Results", "Keys", "Projects"]
+    work = ["Prompts", "Models", "Data sets", "Runs", "Results"]
+    assert titles == ["Dashboard", *work, "Keys", "Projects"]
     titles = [item["title"] for item in editor.get(RUNS).context["sidebar_navigation"][0]["items"]]
-    assert titles == ["Prompts", "Models", "Data sets", "Runs", "Results"]
+    assert titles == ["Dashboard", *work]
 
 
 def test_superusers_alone_add_people(editor: Client) -> None:

@@ -13,6 +13,7 @@ from autoforge.local_services.processes import end_with_parent
 from autoforge.supervision import BACKLOG
 from monitoring import installation
 from monitoring.memory import guard
+from monitoring.recorder import recorder
 from monitoring.system import sampler
 
 
@@ -42,6 +43,7 @@ class Command(BaseCommand):
         elif options["kind"] == "worker":
             processes.run_worker(options["name"])
         else:
+            recorder.start()
             processes.run_beat()
 
 

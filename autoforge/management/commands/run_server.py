@@ -10,6 +10,7 @@ from autoforge.installation import introduction, prepare, write_environment
 from autoforge.processes import run_uvicorn
 from evaluations import executor
 from monitoring import installation
+from monitoring.recorder import recorder
 
 
 class Command(BaseCommand):
@@ -24,6 +25,7 @@ class Command(BaseCommand):
         write_environment(options["port"])
         executor.start_looking()
         installation.watch("web")
+        recorder.start()
         run_uvicorn(host=options["host"], port=options["port"])
         executor.stop()
         executor.wait_idle(settings.RUN_STOP_S + 2)
