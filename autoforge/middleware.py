@@ -9,7 +9,7 @@ from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponseBase
 
-API_PREFIXES = ("/api/v1/", "/v1/")
+API_PREFIXES = ("/api/v1/", "/v1/", "/api/public/")
 # Answers of the API are data: nothing in them may be loaded or run, whatever a browser takes them for.
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 

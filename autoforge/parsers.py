@@ -13,6 +13,11 @@ from autoforge.errors import AppError, InvalidInput
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
+def holds_nul(content: Raw) -> bool:
+    """Whether JSON spells U+0000, which no text column can hold."""
+    return _NUL.search(content) is not None
+
+
 class StrictJsonParser(MsgspecJsonParser):
     """JSON whose types must match: "5" is not 5. Refuses what no database column can hold."""
 
@@ -28,6 +33,6 @@ class StrictJsonParser(MsgspecJsonParser):
     ) -> Any:
         if not to_deserialize:
             raise AppError("This request needs a JSON object as its body.")
-        if _NUL.search(to_deserialize):
+        if holds_nul(to_deserialize):
             raise InvalidInput("The body holds the character U+0000, which cannot be stored: remove it.")
         return super().parse(to_deserialize, deserializer_hook, request=request, model=model)

@@ -11,7 +11,9 @@ class PromptsConfig(AppConfig):
             caching,
             lookups,  # noqa: F401  registers the JSON lookup
         )
-        from prompts.compat.openai import errors
+        from prompts.compat.langfuse import errors as langfuse
+        from prompts.compat.openai import errors as openai
 
         caching.connect()
-        errors.connect()
+        openai.connect()
+        langfuse.connect()

@@ -33,10 +33,15 @@ def read_prompt(
 
 
 def find_prompt(
-    project: Project, name: str, *, label: str | None = None, version: int | None = None
+    project: Project,
+    name: str,
+    *,
+    label: str | None = None,
+    version: int | None = None,
+    fresh: bool = False,
 ) -> PromptOut:
     """`read_prompt` for those who use what it says."""
-    return _decoder.decode(read_prompt(project, name, label=label, version=version).body)
+    return _decoder.decode(read_prompt(project, name, label=label, version=version, fresh=fresh).body)
 
 
 def _load(project: Project, name: str, label: str | None, version: int | None) -> bytes:

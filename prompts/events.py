@@ -29,6 +29,10 @@ class TagsChanged(PromptEvent, frozen=True, kw_only=True):
     pass
 
 
+class VersionDeleted(PromptEvent, frozen=True, kw_only=True):
+    version: int
+
+
 class PromptDeleted(PromptEvent, frozen=True, kw_only=True):
     pass
 

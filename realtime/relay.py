@@ -22,6 +22,7 @@ NAMES: dict[type[RunEvent | PromptEvent], str] = {
     runs.RunEnded: "ended",
     prompts.VersionCreated: "version_created",
     prompts.LabelMoved: "label_moved",
+    prompts.VersionDeleted: "version_deleted",
     prompts.PromptDeleted: "prompt_deleted",
 }
 

@@ -9,7 +9,14 @@ from prompts.services.endpoints import (
     delete_endpoint,
 )
 from prompts.services.labels import move_label, remove_label
-from prompts.services.prompts import AddedVersion, add_version, create_prompt, delete_prompt, set_tags
+from prompts.services.prompts import (
+    AddedVersion,
+    add_version,
+    create_prompt,
+    delete_prompt,
+    delete_version,
+    set_tags,
+)
 
 __all__ = [
     "AddedVersion",
@@ -24,6 +31,7 @@ __all__ = [
     "create_prompt",
     "delete_endpoint",
     "delete_prompt",
+    "delete_version",
     "move_label",
     "prepare_call",
     "remove_label",

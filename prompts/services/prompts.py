@@ -13,9 +13,9 @@ from autoforge.db.statements import Statement
 from autoforge.errors import Conflict, InvalidInput
 from autoforge.models import Project
 from prompts import events
-from prompts.models import Prompt, PromptType, PromptVersion
+from prompts.models import Label, Prompt, PromptType, PromptVersion
 from prompts.names import check_prompt_name, check_tags
-from prompts.services.labels import lock_prompt, point_labels, require_right_to
+from prompts.services.labels import lock_prompt, point_labels, record_move, require_right_to
 from prompts.templates import check_template, hash_content
 
 MAX_MESSAGE_CHARS = 500
@@ -147,4 +147,24 @@ def delete_prompt(prompt: Prompt, *, actor: Actor) -> None:
     require_right_to(locked, locked.labels.values_list("name", flat=True), actor)
     event = events.PromptDeleted(project_id=locked.project_id, prompt=locked.name)
     locked.delete()
+    transaction.on_commit(partial(events.emit, event))
+
+
+@transaction.atomic
+def delete_version(version: PromptVersion, *, actor: Actor) -> None:
+    """Delete `version`, and with the last one its prompt; labels that point at it are taken away.
+
+    `latest` is then the highest number left. Raises NotFound, Forbidden when such a label is protected.
+    """
+    locked = lock_prompt(version.prompt)
+    labels = list(Label.objects.filter(version=version).values_list("name", flat=True))
+    require_right_to(locked, labels, actor)
+    if not locked.versions.exclude(pk=version.pk).exists():
+        delete_prompt(locked, actor=actor)
+        return
+    version.delete()
+    for label in labels:
+        record_move(locked, label, version.number, None, actor)
+    Prompt.objects.filter(pk=locked.pk).update(updated_at=Now())
+    event = events.VersionDeleted(project_id=locked.project_id, prompt=locked.name, version=version.number)
     transaction.on_commit(partial(events.emit, event))

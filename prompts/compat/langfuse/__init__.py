@@ -1,0 +1,1 @@
+"""Langfuse's public API at `/api/public/`: what its SDKs ask of prompts."""

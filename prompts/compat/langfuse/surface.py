@@ -1,0 +1,141 @@
+"""What every route of the surface shares: keys, limits, methods, roles, errors, JSON in and out."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+
+from autoforge.auth import Actor, authenticate
+from autoforge.errors import (
+    AppError,
+    InvalidInput,
+    MethodNotAllowed,
+    NotFound,
+    as_app_error,
+    validation_sentence,
+)
+from autoforge.models import Project, Role
+from autoforge.parsers import holds_nul
+from autoforge.throttling import admit, policies_for
+from prompts.compat.langfuse.errors import InvalidBody, error_response
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Model)
+MAX_PAGE = 100
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request that was let in, and by whom it comes."""
+
+    request: HttpRequest
+    actor: Actor
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def project(self) -> Project:
+        return self.actor.project
+
+    def body(self, kind: type[T]) -> T:
+        """The JSON of the request. Raises InvalidBody naming the field, AppError for what is no JSON."""
+        content = self.request.body
+        if holds_nul(content):
+            raise InvalidInput("The body holds the character U+0000, which cannot be stored: remove it.")
+        try:
+            return msgspec.json.decode(content, type=kind)
+        except msgspec.ValidationError as error:
+            raise InvalidBody(validation_sentence(str(error))) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise AppError(f"The request body is not JSON: {error}.") from error
+
+    def query(self, kind: type[T]) -> T:
+        """The parameters of the address; those we do not know are ignored. Raises InvalidBody."""
+        try:
+            return msgspec.convert(self.request.GET.dict(), kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise InvalidBody(validation_sentence(str(error))) from error
+
+
+Handler = Callable[..., HttpResponse]
+View = Callable[..., HttpResponse]
+
+
+def answers(**handlers: Handler) -> View:
+    """A view from a handler for each method; what they raise leaves in Langfuse's form.
+
+    GET needs the role viewer, everything else the role editor.
+    """
+
+    def view(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        try:
+            return _answer(request, handlers, kwargs)
+        except Exception as exc:
+            error = as_app_error(exc)
+            if error is None:
+                raise
+            return error_response(error)
+
+    # Who sends a session's cookie is asked for its token by `authenticate`.
+    view.csrf_exempt = True  # type: ignore[attr-defined]  # read by Django's middleware
+    return view
+
+
+def _answer(request: HttpRequest, handlers: dict[str, Handler], kwargs: dict[str, Any]) -> HttpResponse:
+    if "\0" in request.path or "%00" in request.META.get("QUERY_STRING", ""):
+        raise AppError("The address holds a NUL character.")
+    actor = authenticate(request)
+    route = request.resolver_match.url_name if request.resolver_match else None
+    headers = admit(policies_for(actor, route or ""))
+    method = "GET" if request.method == "HEAD" else str(request.method)
+    if (handler := handlers.get(method)) is None:
+        allowed = ", ".join(sorted({*handlers, "HEAD"} if "GET" in handlers else handlers))
+        raise MethodNotAllowed(f"{method} is not allowed here, only {allowed}.", headers={"Allow": allowed})
+    actor.require(Role.VIEWER if method == "GET" else Role.EDITOR)
+    response = handler(Exchange(request, actor), **kwargs)
+    for name, value in headers.items():
+        response.headers[name] = value
+    return response
+
+
+def json_response(answer: object, status: int = 200) -> HttpResponse:
+    """`answer` as JSON."""
+    return HttpResponse(msgspec.json.encode(answer), status=status, content_type="application/json")
+
+
+class PageQuery(msgspec.Struct, kw_only=True, rename="camel"):
+    """`?page=&limit=`, as Langfuse counts: pages begin at 1."""
+
+    page: int = 1
+    limit: int = 50
+
+
+def page_of(rows: QuerySet[M], query: PageQuery, show: Callable[[list[M]], list[Any]]) -> HttpResponse:
+    """One page of `rows`, which are ordered, with Langfuse's count of all. Raises InvalidInput."""
+    if not 1 <= query.limit <= MAX_PAGE or query.page < 1:
+        raise InvalidInput(f"limit must be between 1 and {MAX_PAGE}, and page at least 1.")
+    total = rows.count()
+    start = (query.page - 1) * query.limit
+    shown = show(list(rows[start : start + query.limit]))
+    meta = {
+        "page": query.page,
+        "limit": query.limit,
+        "totalItems": total,
+        "totalPages": math.ceil(total / query.limit),
+    }
+    return json_response({"data": shown, "meta": meta})
+
+
+def refuse_path(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+    """The rest of the surface, for everybody with a key."""
+    try:
+        authenticate(request)
+    except AppError as error:
+        return error_response(error)
+    return error_response(NotFound(f"{request.method} {request.path} is not supported by this server."))
+
+
+refuse_path.csrf_exempt = True  # type: ignore[attr-defined]  # it changes nothing
