@@ -211,6 +211,8 @@ RUN_BATCH_CELLS = env.int("AUTOFORGE_RUN_BATCH_CELLS", default=50)
 RUN_BATCH_MS = env.int("AUTOFORGE_RUN_BATCH_MS", default=100)
 RUN_HEARTBEAT_S = env.float("AUTOFORGE_RUN_HEARTBEAT", default=1.0)
 RUN_SHARD_SILENT_S = env.float("AUTOFORGE_RUN_SHARD_SILENT", default=10.0)
+# A run that is executed elsewhere ends when nothing is heard of it for so long.
+RUN_EXTERNAL_SILENT_S = env.float("AUTOFORGE_RUN_EXTERNAL_SILENT", default=300.0)
 RUN_LOOK_S = env.float("AUTOFORGE_RUN_LOOK", default=1.0)
 RUN_STOP_S = env.float("AUTOFORGE_RUN_STOP", default=8.0)
 RUN_MAX_CELLS = env.int("AUTOFORGE_RUN_MAX_CELLS", default=1_000_000)
@@ -265,6 +267,7 @@ TURSO_TIMEOUT_S = env.float("AUTOFORGE_TURSO_TIMEOUT", default=60.0)
 # HTTP limits, in bytes and seconds
 MAX_BODY_BYTES = env.int("AUTOFORGE_MAX_BODY_MB", default=2) * 1024 * 1024
 MAX_IMPORT_BYTES = env.int("AUTOFORGE_MAX_IMPORT_MB", default=64) * 1024 * 1024
+MAX_TRACES_BYTES = env.int("AUTOFORGE_MAX_TRACES_MB", default=16) * 1024 * 1024  # packed and unpacked
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 HTTP_THREADS = env.int("AUTOFORGE_HTTP_THREADS", default=4)
 HTTP_QUEUE = env.int("AUTOFORGE_HTTP_QUEUE", default=1_000)  # requests waiting for a thread

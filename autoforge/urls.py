@@ -25,6 +25,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     api.to_urlpatterns(),
     re_path(r"^api/v1(?:/|$)", unknown_url),
     path("v1/", include("prompts.compat.openai.urls")),
+    path("api/public/", include("evaluations.compat.langfuse.urls")),
     path("api/public/", include("prompts.compat.langfuse.urls")),
     *health_urls,
     *page_urls,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from evaluations.models import Case, Result, Run, Shard
+from evaluations.models import Result, Run, Shard
 from evaluations.scorers.base import ScorerSpec, needs_judge, parse_scorers, render_specs
 from prompts.llm.providers.base import Endpoint, Request, merge_params
 from prompts.models import ModelEndpoint
@@ -162,6 +162,6 @@ def load_shard(plan: Plan, shard: Shard) -> list[Cell]:
 
 
 def _case_works(plan: Plan, span: tuple[int, int]) -> Iterator[CaseWork]:
-    cases = Case.objects.filter(dataset_id=plan.run.dataset_id, pk__range=span).order_by("pk")
+    cases = plan.run.frozen_cases().filter(pk__range=span)
     for pk, values, expected, scorers in cases.values_list("pk", "vars", "expected", "scorers"):
         yield CaseWork(plan, pk, values, expected, scorers)

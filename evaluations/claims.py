@@ -172,6 +172,8 @@ def end_run(run_id: UUID, state: RunState, reason: str = "") -> bool:
         return False
     run.state, run.reason, run.finished_at = state, reason.replace("\0", ""), timezone.now()
     run.save(update_fields=["state", "reason", "finished_at"])
+    if run.is_external:
+        run.workers.all().delete()
     transaction.on_commit(partial(_tell_end, run))
     return True
 

@@ -30,7 +30,7 @@ class Side(msgspec.Struct):
     run: str
     column: int
     prompt: str
-    version: int
+    version: int | None
     model: str
     passed: int
     pass_rate: float | None

@@ -12,7 +12,7 @@ from django.http import StreamingHttpResponse
 
 from autoforge.errors import InvalidInput
 from evaluations.models import Result, ResultState, Run
-from evaluations.schemas import ResultOut, columns_of
+from evaluations.schemas import ResultOut, columns_of, versioned
 
 _CHUNK_ROWS = 500
 _CSV_FIELDS = (
@@ -124,7 +124,7 @@ def _junit(run: Run) -> Iterator[str]:
     yield f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites {attributes}>\n'
     for index, column in enumerate(columns_of(run)):
         row = sums.get(index, {"cells": 0, "n_failed": 0, "n_errors": 0, "ms": 0})
-        name = f"{column.prompt} v{column.version} [{column.model}]"
+        name = f"{versioned(column)} [{column.model}]"
         counts = (row["cells"], row["n_failed"], row["n_errors"], row["ms"] or 0)
         yield f"  <testsuite {_attributes(name, *counts)}>\n"
         for _, shown in _rows(run, column=index):

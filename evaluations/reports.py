@@ -50,7 +50,7 @@ class ColumnReport(msgspec.Struct, kw_only=True):
 
     column: int
     prompt: str
-    version: int
+    version: int | None
     model: str
     cells: int
     passed: int
@@ -81,16 +81,16 @@ class RunReport(msgspec.Struct, kw_only=True):
 
 
 def efficiency_of(run: Run) -> float | None:
-    """(Sum of call times / concurrency) / wall time; None while unknown, or when no model was called."""
+    """(Sum of call times / concurrency) / wall time; None while unknown, or when no model was called here."""
     wall_s = run.wall_s
-    if not wall_s or not run.call_ms:
+    if not wall_s or not run.call_ms or run.is_external:
         return None
     return parallel_efficiency(run.call_ms / 1000, min(run.concurrency, run.total), wall_s)
 
 
 def report_of(run: Run) -> RunReport:
     """The report; that of a run that has ended is kept in the cache `evaluation_results`."""
-    if run.is_live:
+    if run.is_live or run.is_external:  # scores may come after the end
         return _fresh_report(run)
     key = f"report:{run.pk}:{run.state}:{run.done}:{run.finished_at:%s.%f}"
     encoded = read_once(

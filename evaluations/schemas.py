@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Protocol, Self
 from uuid import UUID
 
 import msgspec
@@ -92,15 +92,27 @@ class Resume(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ColumnOut(msgspec.Struct):
-    """One prompt version on one model."""
+    """One prompt version on one model; without a version no stored prompt is known of a run elsewhere."""
 
     prompt: str
-    version: int
+    version: int | None
     model: str
 
 
+class Named(Protocol):
+    """A column, or one side of a comparison."""
+
+    prompt: str
+    version: int | None
+
+
+def versioned(column: Named) -> str:
+    """The column as people read it: greet v2."""
+    return column.prompt if column.version is None else f"{column.prompt} v{column.version}"
+
+
 class RunOut(msgspec.Struct, kw_only=True):
-    """A run and how far it has come; `reason` says why it failed."""
+    """A run and how far it has come; `reason` says why it failed, `scores` judge it as a whole."""
 
     id: UUID
     name: str
@@ -119,6 +131,7 @@ class RunOut(msgspec.Struct, kw_only=True):
     saved_usd: float
     cache_hits: int
     parallel_efficiency: float | None
+    scores: list[dict[str, Any]]
     reason: str
     created_by: str
     created_at: datetime
@@ -147,6 +160,7 @@ class RunOut(msgspec.Struct, kw_only=True):
             saved_usd=float(run.saved_usd),
             cache_hits=run.cache_hits,
             parallel_efficiency=efficiency_of(run),
+            scores=run.scores,
             reason=run.reason,
             created_by=run.created_by,
             created_at=run.created_at,
@@ -175,7 +189,7 @@ class ResultOut(msgspec.Struct, kw_only=True):
     id: int
     case: int
     prompt: str
-    version: int
+    version: int | None
     model: str
     column: int
     repeat: int

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from decimal import Decimal
 from uuid import UUID
 
@@ -108,7 +109,7 @@ class ResultSink:
         recorded = record_batch(self._worker, cells, shards, has_budget=self._has_budget, spent_usd=spent_usd)
         run_id, counters = self._worker.run_id, recorded.counters
         if recorded.ids:
-            events.emit(_results_event(run_id, recorded, cells))
+            events.emit(results_recorded(run_id, recorded, cells))
         now = time.monotonic()
         if now >= self._progress_due:
             self._progress_due = now + PROGRESS_EVERY_S
@@ -116,7 +117,10 @@ class ResultSink:
         return recorded
 
 
-def _results_event(run_id: UUID, recorded: Recorded, cells: list[FinishedCell]) -> events.ResultRecorded:
+def results_recorded(
+    run_id: UUID, recorded: Recorded, cells: Sequence[FinishedCell]
+) -> events.ResultRecorded:
+    """What to tell of a batch: its new rows."""
     return events.ResultRecorded(
         project_id=recorded.counters.project_id,
         run_id=run_id,

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from evaluations.events import CellTokens, RunEvent, RunProgressed, run_event
 from evaluations.reports import ColumnReport
+from evaluations.schemas import versioned
 
 _TOKENS_SHOWN = 100
 _WIDTH = 110
@@ -111,7 +112,7 @@ def column_table(columns: list[ColumnReport], *, title: str) -> Table:
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("")
     for column in columns:
-        table.add_column(f"{column.prompt} v{column.version}\n{column.model}", justify="right")
+        table.add_column(f"{versioned(column)}\n{column.model}", justify="right")
     for name, show in _ROWS:
         table.add_row(name, *(show(column) for column in columns))
     return table

@@ -12,7 +12,7 @@ from evaluations.admin.cases import brief as brief_cases
 from evaluations.admin.run_page import brief
 from evaluations.comparisons import Change, Comparison, Side, compare
 from evaluations.models import Case, Result, Run
-from evaluations.schemas import columns_of
+from evaluations.schemas import columns_of, versioned
 
 _OTHER_RUNS = 20
 _SIGNIFICANT = 0.05
@@ -121,6 +121,6 @@ def _title(run: Run) -> str:
 
 def _choices(run: Run) -> list[Choice]:
     return [
-        Choice(f"{run.pk}:{index}", f"{name.prompt} v{name.version} · {name.model}")
+        Choice(f"{run.pk}:{index}", f"{versioned(name)} · {name.model}")
         for index, name in enumerate(columns_of(run))
     ]

@@ -114,7 +114,7 @@ class DatasetAdmin(DeskAdmin):
             status=refusal.status if refusal else 200,
             original=dataset,
             dataset=dataset,
-            cases=brief(dataset.cases.order_by("pk"))[:_SHOWN_CASES],
+            cases=brief(dataset.cases.current().order_by("pk"))[:_SHOWN_CASES],
             runs=runs[:_SHOWN_RUNS],
             form=form,
             refusal=refusal,

@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluations.admin.run_page import brief, named
 from evaluations.models import Result
-from evaluations.schemas import ColumnOut, columns_of
+from evaluations.schemas import ColumnOut, columns_of, versioned
 from prompts.rendering import RenderError, render
 
 
@@ -20,6 +20,9 @@ class ResultPage:
 
     def __post_init__(self) -> None:
         """What the model was asked, rendered again from the run's snapshot."""
+        if self.result.run.is_external:
+            self.messages = [{"role": "input", "content": self.result.case.vars}]
+            return
         prompt, _ = self.result.run.column_parts(self.result.column)
         try:
             self.messages = render(prompt["template"], prompt["type"], self.result.case.vars)
@@ -28,7 +31,7 @@ class ResultPage:
 
     @property
     def title(self) -> str:
-        return f"Case {self.result.case_id}, {self.column.prompt} v{self.column.version}"
+        return f"Case {self.result.case_id}, {versioned(self.column)}"
 
     @cached_property
     def column(self) -> ColumnOut:

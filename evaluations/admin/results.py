@@ -16,7 +16,7 @@ from evaluations.admin.pages import DeskAdmin
 from evaluations.admin.result_page import ResultPage
 from evaluations.admin.run_page import brief, named
 from evaluations.models import Result, Run
-from evaluations.schemas import columns_of
+from evaluations.schemas import columns_of, versioned
 from evaluations.templatetags import desk
 
 _LISTED_RUNS = 50
@@ -65,8 +65,7 @@ class ColumnFilter(DropdownFilter):
         if not run:
             return []
         return [
-            (str(index), f"{name.prompt} v{name.version} · {name.model}")
-            for index, name in enumerate(columns_of(run))
+            (str(index), f"{versioned(name)} · {name.model}") for index, name in enumerate(columns_of(run))
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Result]) -> QuerySet[Result]:
@@ -142,8 +141,8 @@ class ResultAdmin(DeskAdmin):
     @admin.display(description="prompt · model", ordering="column")
     def column_label(self, result: Any) -> SafeString:
         name = result.column_name
-        text = '<span class="brief">{} v{}</span><span class="about">{}</span>'
-        return format_html(text, name.prompt, name.version, name.model)
+        text = '<span class="brief">{}</span><span class="about">{}</span>'
+        return format_html(text, versioned(name), name.model)
 
     @admin.display(description="output")
     def output_text(self, result: Any) -> SafeString:

@@ -74,7 +74,7 @@ class CasesController(ProjectController):
     def get(self, parsed_path: Path[DatasetPath], parsed_query: Query[PageQuery]) -> Page[CaseOut]:
         """In the order in which they were added."""
         dataset = find_dataset(self.project, parsed_path.name)
-        return paginate(dataset.cases.all(), parsed_query, order=["id"], show=CaseOut.of)
+        return paginate(dataset.cases.current(), parsed_query, order=["id"], show=CaseOut.of)
 
     def post(
         self, parsed_path: Path[DatasetPath], parsed_body: Body[NewCase | list[NewCase]]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 from django.db import IntegrityError, reset_queries, transaction
 from django.db.models import F
@@ -23,16 +23,28 @@ _MAX_NAME_CHARS = 200
 _RESERVED = ("cases", "import")
 
 
-def create_dataset(project: Project, *, name: str, description: str = "") -> Dataset:
+def create_dataset(project: Project, *, name: str, description: str = "", metadata: Any = None) -> Dataset:
     """An empty data set. Raises InvalidInput for a bad name, Conflict for one that exists."""
     _check_name(name)
     if "\0" in description:
         raise InvalidInput("description contains a NUL character.")
     try:
         with transaction.atomic():
-            return Dataset.objects.create(project=project, name=name, description=description)
+            return Dataset.objects.create(
+                project=project, name=name, description=description, metadata=metadata
+            )
     except IntegrityError:
         raise Conflict(f"There is a data set {name} already.") from None
+
+
+def describe_dataset(dataset: Dataset, *, description: str | None, metadata: Any) -> Dataset:
+    """`dataset` with other words about it; None leaves them as they are."""
+    if description is not None:
+        dataset.description = description
+    if metadata is not None:
+        dataset.metadata = metadata
+    dataset.save(update_fields=["description", "metadata"])
+    return dataset
 
 
 def _check_name(name: str) -> None:

@@ -47,7 +47,7 @@ def freeze(project: Project, new: NewRun) -> Frozen:
     judges = _judges(project, new)
     dataset = _locked_dataset(project, new.dataset)
     last_case_id = dataset.cases.aggregate(last=Max("pk"))["last"]
-    if last_case_id is None:
+    if last_case_id is None or not dataset.case_count:
         raise InvalidInput(f"The data set {dataset.name} has no cases: import some first.")
     _check_templates(versions, dataset)
     _check_total(new, dataset.case_count)
@@ -55,7 +55,7 @@ def freeze(project: Project, new: NewRun) -> Frozen:
         dataset=dataset,
         last_case_id=last_case_id,
         case_count=dataset.case_count,
-        prompts=[_prompt_snapshot(version) for version in versions],
+        prompts=[prompt_snapshot(version) for version in versions],
         endpoints=[_endpoint_snapshot(endpoint) for endpoint in endpoints],
         judges=[_endpoint_snapshot(judge) for judge in judges],
     )
@@ -136,7 +136,7 @@ def _locked_dataset(project: Project, name: str) -> Dataset:
 
 def _check_templates(versions: list[PromptVersion], dataset: Dataset) -> None:
     """A prompt that the first case cannot fill will hardly be filled by the others."""
-    first: Case = dataset.cases.order_by("pk")[0]
+    first: Case = dataset.cases.current().order_by("pk")[0]
     for index, version in enumerate(versions):
         try:
             render(version.template, cast(Any, version.prompt.type), first.vars)
@@ -161,7 +161,8 @@ def _check_total(new: NewRun, case_count: int) -> None:
         )
 
 
-def _prompt_snapshot(version: PromptVersion) -> dict[str, Any]:
+def prompt_snapshot(version: PromptVersion) -> dict[str, Any]:
+    """What a run keeps of a prompt's version."""
     return {
         "name": version.prompt.name,
         "version": version.number,

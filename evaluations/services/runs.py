@@ -63,6 +63,7 @@ def cancel_run(run: Run) -> Run:
 def resume_run(run: Run, *, budget_usd: Decimal | None = None) -> Run:
     """Queue what is missing of a run that was stopped. Raises Conflict, or InvalidInput for the budget."""
     locked = _locked(run)
+    _require_ours(locked)
     if locked.state not in (RunState.FAILED, RunState.CANCELLED, RunState.OVER_BUDGET):
         raise Conflict(f"Only a failed, cancelled or over_budget run can be resumed; it is {locked.state}.")
     check_budget(budget_usd)
@@ -82,6 +83,7 @@ def retry_errors(run: Run) -> Run:
     What the failed cells cost stays in the run's cost: the money is spent.
     """
     locked = _locked(run)
+    _require_ours(locked)
     if locked.is_live:
         raise Conflict(f"The run is {locked.state}: wait until it has ended, or cancel it.")
     errors = Result.objects.filter(run=locked, state=ResultState.ERROR)
@@ -106,6 +108,11 @@ def _queue(run: Run, **changes: Any) -> None:
         **changes,
     )
     transaction.on_commit(partial(executor.enqueue, run.pk), robust=True)
+
+
+def _require_ours(run: Run) -> None:
+    if run.is_external:
+        raise Conflict("The run is executed elsewhere: start it there again, under the same name.")
 
 
 def _locked(run: Run) -> Run:

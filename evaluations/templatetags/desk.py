@@ -9,6 +9,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from evaluations.models import Run
+from evaluations.schemas import versioned
 
 register = template.Library()
 
@@ -31,6 +32,9 @@ _VERDICTS = {
 }
 _MINUTE_S, _HOUR_S = 60, 3600
 _CENT = Decimal("0.01")
+
+
+register.filter("versioned", versioned)
 
 
 @register.filter

@@ -1,0 +1,48 @@
+"""Finds the case that a client means by an item's id."""
+
+import re
+from collections.abc import Collection
+
+from autoforge.errors import NotFound
+from autoforge.models import Project
+from evaluations.compat.langfuse.schemas import NATIVE_PREFIX
+from evaluations.models import Case, ExternalCase
+
+_NATIVE = re.compile(NATIVE_PREFIX + r"[1-9][0-9]{0,17}\Z")
+
+
+def find_cases(project: Project, keys: Collection[str]) -> dict[str, Case]:
+    """The project's cases under those ids, with their data sets: of this surface, or `case-<id>`."""
+    cases = Case.objects.filter(dataset__project=project).select_related("dataset__project", "external")
+    found = {case.external.key: case for case in cases.filter(external__key__in=keys)}
+    numbers = [
+        int(key.removeprefix(NATIVE_PREFIX)) for key in keys if key not in found and _NATIVE.match(key)
+    ]
+    if numbers:
+        native = cases.current().filter(pk__in=numbers, external=None)
+        found |= {f"{NATIVE_PREFIX}{case.pk}": case for case in native}
+    return found
+
+
+def find_case(project: Project, key: str) -> Case | None:
+    """One of them."""
+    return find_cases(project, [key]).get(key)
+
+
+def require_case(project: Project, key: str) -> Case:
+    """The same. Raises NotFound."""
+    case = find_case(project, key)
+    if case is None:
+        raise NotFound("Dataset item not found")
+    return case
+
+
+def item_of(case: Case | None) -> ExternalCase | None:
+    """What this surface knows of a case that `find_case` found."""
+    return getattr(case, "external", None)
+
+
+def key_of(case: Case) -> str:
+    """The id under which a client finds it again."""
+    item = item_of(case)
+    return item.key if item else f"{NATIVE_PREFIX}{case.pk}"

@@ -1,0 +1,273 @@
+"""Experiments that Langfuse's SDKs execute: our runs, live while news come, with scores at any time."""
+
+import base64
+import gzip
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import override_settings
+from google.protobuf.json_format import MessageToDict
+
+from evaluations import executor
+from evaluations.events import ResultRecorded, RunEnded, RunProgressed
+from evaluations.models import ExternalCell, PendingScore, Run, RunWorker
+from tests.conftest import ApiClient
+from tests.evaluations.compat.langfuse.conftest import (
+    PUBLIC,
+    TRACES,
+    as_json,
+    done,
+    encoded,
+    experiment,
+    fill,
+    only_run,
+    results_of,
+    score,
+    span,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+SCORES = f"{PUBLIC}/scores"
+Send = Callable[..., Any]
+
+
+def link(api: ApiClient, item: str, trace: int, run: str = "run 1", **more: Any) -> Any:
+    """As SDK 3 and 4 do when a task begins."""
+    body = {"runName": run, "datasetItemId": item, "traceId": f"{trace:032x}"}
+    return api.post(f"{PUBLIC}/dataset-run-items", body | {"observationId": f"{trace * 16:016x}"} | more)
+
+
+def finish(run: dict[str, Any]) -> None:
+    """What the look-out does once nothing was heard for long."""
+    long_ago = "2020-01-01T00:00:00Z"
+    executor.take_up_runs()
+    Run.objects.filter(pk=run["id"]).update(enqueued_at=long_ago)
+    RunWorker.objects.filter(run=run["id"]).update(heartbeat_at=long_ago)
+    executor.take_up_runs()
+    assert executor.wait_idle(20)
+
+
+def test_sdk_5_spans_become_a_run_told_live(
+    api: ApiClient, items: list[str], send: Send, heard: list[Any]
+) -> None:
+    call = {
+        "o__type": "generation",
+        "o__model.name": "gpt-x",
+        "o__usage_details": '{"input": 7, "output": 3}',
+        "o__cost_details": '{"total": 0.5}',
+    }
+    for _ in range(2):  # a batch that is sent again counts nothing twice
+        send(span(1, 7, 16, **experiment(items[0], 16), **call))
+    assert (only_run(api)["state"], only_run(api)["done"]) == ("running", 0)
+    for _ in range(2):
+        answer = send(done(items[0], 1), done(items[1], 2, "Rome"))
+        assert (answer.expect(200), answer.headers["Content-Type"]) == (b"", "application/x-protobuf")
+    run = only_run(api)
+    assert (run["name"], run["total"], run["done"], run["passed"]) == ("run 1", 3, 2, 2)
+    assert run["columns"] == [{"prompt": "run 1", "version": None, "model": "gpt-x"}]
+    first, second = results_of(api, run)
+    assert (first["output"], first["tokens"], first["cost_usd"]) == ("Paris", {"input": 7, "output": 3}, 0.5)
+    assert (second["output"], second["tokens"]) == ("Rome", {"input": None, "output": None})
+    assert first["latency_ms"] == pytest.approx(5)
+    recorded = [event for event in heard if isinstance(event, ResultRecorded)]
+    assert [row["case"] for event in recorded for row in event.results] == [first["case"], second["case"]]
+    assert [event.done for event in heard if isinstance(event, RunProgressed)][-1] == 2
+    finish(run)
+    assert only_run(api)["state"] == "finished"
+    assert isinstance(heard[-1], RunEnded)
+
+
+def test_scores_find_their_result_before_and_after_it(
+    api: ApiClient, items: list[str], send: Send, heard: list[Any]
+) -> None:
+    early = score(1, 1.0, comment="good")
+    assert api.post(SCORES, [early, early | {"id": "run", "traceId": None, "datasetRunId": "e1"}]).expect(
+        202
+    ) == {"message": "Accepted"}
+    send(done(items[0], 1), done(items[1], 2))
+    late = {"id": "x", "type": "score-create", "timestamp": "", "body": score(2, 0.25, observationId=None)}
+    dropped = {"id": "y", "type": "trace-create", "timestamp": "", "body": {"id": "t"}}
+    bad = {"id": "z", "type": "score-create", "timestamp": "", "body": {"name": "n"}}
+    batch = api.post(f"{PUBLIC}/ingestion", {"batch": [late, dropped, bad]}).expect(207)
+    assert [row["id"] for row in batch["successes"]] == ["x", "y"]
+    assert [(row["id"], row["status"]) for row in batch["errors"]] == [("z", 400)]
+    run = only_run(api)
+    assert (run["passed"], run["failed"]) == (1, 1)
+    assert [row["value"] for row in run["scores"]] == [1.0]
+    passed, failed = results_of(api, run)
+    [row] = passed["scores"]
+    assert (row["scorer"], row["value"], row["passed"], row["reason"]) == ("right", 1.0, True, "good")
+    assert (failed["state"], failed["score"]) == ("failed", 0.25)
+    told = heard[-2]
+    assert (told.results[0]["state"], heard[-1].failed) == ("failed", 1)
+    api.post(SCORES, [score(2, 0.75)]).expect(202)
+    assert (results_of(api, run)[1]["score"], only_run(api)["passed"]) == (0.75, 2)
+    report = api.get(f"/api/v1/runs/{run['id']}/report").expect(200)["columns"][0]
+    assert report["metrics"]["right"] == {"mean": 0.875, "count": 2}
+    assert not PendingScore.objects.exists()
+
+
+def test_verdicts_by_the_kind_of_a_score(api: ApiClient, items: list[str], send: Send) -> None:
+    send(done(items[0], 1))
+    given = [
+        score(1, True, id="a", name="bool", dataType="BOOLEAN"),
+        score(1, 7.5, id="b", name="stars"),
+        score(1, "fine", id="c", name="mood", dataType="CATEGORICAL", comment="really"),
+    ]
+    answer = api.post(SCORES, [*given, {"name": "n"}, {"name": "s", "value": 1, "sessionId": "x"}]).expect(
+        207
+    )
+    assert (answer["accepted"], answer["rejected"], len(answer["errors"])) == (4, 1, 1)
+    [result] = results_of(api, only_run(api))
+    rows = [(row["scorer"], row["value"], row["passed"], row["reason"]) for row in result["scores"]]
+    assert rows == [("bool", 1.0, True, ""), ("stars", 7.5, None, ""), ("mood", None, None, "fine: really")]
+    assert (result["state"], result["score"]) == ("passed", 1.0)
+    api.post(SCORES, score(1, 0, id="a", name="bool", dataType="BOOLEAN")).expect(200)
+    assert results_of(api, only_run(api))[0]["state"] == "failed"
+
+
+def test_sdk_4_links_its_items_first_and_joins_the_same_run(
+    api: ApiClient, items: list[str], send: Send
+) -> None:
+    linked = link(api, items[0], 1).expect(200)
+    assert link(api, items[0], 1).expect(200) == linked
+    external_id = linked["datasetRunId"]
+    assert (linked["datasetRunName"], linked["traceId"]) == ("run 1", f"{1:032x}")
+    send(span(1, 16, **{"o__output": "Paris"}), span(1, 15, **{"o__output": "not this"}))
+    send(done(items[1], 2, id=external_id), span(9, 9, **{"o__output": "of no experiment"}))
+    run = only_run(api)
+    assert [result["output"] for result in results_of(api, run)] == ["Paris", "Paris"]
+    shown = api.get(f"{PUBLIC}/datasets/capitals/runs/run%201").expect(200)
+    assert [item["datasetItemId"] for item in shown["datasetRunItems"]] == items[:2]
+    [listed] = api.get(f"{PUBLIC}/datasets/capitals/runs").expect(200)["data"]
+    assert (listed["id"], listed["name"]) == (external_id, "run 1")
+    link(api, items[2], 1).expect(409)
+    link(api, "nothing", 3).expect(404)
+    link(api, items[0], 1, observationId="x" * 65).expect(400)
+
+
+def test_a_name_used_again_repeats_and_opens_the_run_again(
+    api: ApiClient, items: list[str], send: Send
+) -> None:
+    send(*(done(key, number) for number, key in enumerate(items, start=1)))
+    finish(only_run(api))
+    send(done(items[0], 4))
+    run = only_run(api)
+    assert (run["state"], run["repeats"], run["total"], run["done"]) == ("running", 2, 6, 4)
+    assert results_of(api, run)[-1]["repeat"] == 1
+    assert api.post(f"/api/v1/runs/{run['id']}/cancel").expect(200)["state"] == "cancelled"
+    send(done(items[1], 5))
+    assert (only_run(api)["state"], only_run(api)["done"]) == ("cancelled", 5)
+    for action in ("resume", "retry-errors"):
+        assert "elsewhere" in api.post(f"/api/v1/runs/{run['id']}/{action}").expect(409)["detail"]
+
+
+def test_two_experiments_can_be_compared_and_deleted(api: ApiClient, items: list[str], send: Send) -> None:
+    for number, (key, name) in enumerate([("a", "one"), ("b", "two")]):
+        spans = [done(item, 10 * number + i, id=key, name=name) for i, item in enumerate(items, start=1)]
+        send(*spans)
+        api.post(SCORES, [score(10 * number + i, float(number or i == 1)) for i in (1, 2, 3)]).expect(202)
+    second, first = api.get("/api/v1/runs").expect(200)["items"]
+    found = api.get(f"/api/v1/runs/{first['id']}/compare/{second['id']}").expect(200)
+    assert (found["pairs"], found["only_b"], found["both_passed"]) == (3, 2, 1)
+    assert [side["version"] for side in (found["a"], found["b"])] == [None, None]
+    api.delete(f"{PUBLIC}/datasets/capitals/runs/two").expect(200)
+    assert only_run(api)["id"] == first["id"]
+
+
+def test_a_task_that_failed_is_an_error(api: ApiClient, items: list[str], send: Send) -> None:
+    failed = {"o__level": "ERROR", "o__status_message": "no\0 answer"}
+    send(done(items[0], 1, "Error: no answer", **failed))
+    [result] = results_of(api, only_run(api))
+    assert (result["state"], result["error"], result["output"]) == ("error", "no\ufffd answer", "")
+    api.post(SCORES, [score(1, 1.0)]).expect(202)
+    assert only_run(api)["errors"] == 1
+
+
+def test_the_column_is_named_after_the_stored_prompt(api: ApiClient, items: list[str], send: Send) -> None:
+    prompt = {"name": "greet", "prompt": "Hello {{q}}", "labels": []}
+    api.post(f"{PUBLIC}/v2/prompts", prompt).expect(201)
+    call = {"o__type": "generation", "o__prompt.name": "greet", "o__prompt.version": 1}
+    send(span(1, 3, 16, ms=1, **experiment(items[0], 16), **call), done(items[0], 1))
+    assert only_run(api)["columns"] == [{"prompt": "greet", "version": 1, "model": "langfuse"}]
+
+
+def test_local_data_gets_a_data_set_of_its_own(api: ApiClient, send: Send) -> None:
+    def local(trace: int, question: str) -> dict[str, Any]:
+        said = {"o__input": question, "o__metadata.experiment_name": "my: test", "o__output": "out"}
+        of = experiment(
+            question, trace * 16, id=f"e{trace}", name="my: test - 2026-11-25T19:00:00Z", dataset__id=""
+        )
+        return span(trace, trace * 16, **of, item__expected_output='{"a": 1}', **said)
+
+    send(local(1, "What?"))
+    send(local(2, '{"x": 1}'))
+    run = only_run(api)
+    assert (run["dataset"], run["done"], run["total"]) == ("experiments/my- test", 2, 2)
+    cases = api.get("/api/v1/datasets/experiments/my- test/cases").expect(200)["items"]
+    assert [case["vars"] for case in cases] == [{"input": "What?"}, {"x": 1}]
+    assert cases[0]["expected"] == {"a": 1}
+
+
+def test_otlp_in_json_means_the_same(api: ApiClient, items: list[str]) -> None:
+    def with_hex_ids(value: Any) -> Any:
+        if isinstance(value, list):
+            return [with_hex_ids(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        ids = ("traceId", "spanId", "parentSpanId")
+        return {k: base64.b64decode(v).hex() if k in ids else with_hex_ids(v) for k, v in value.items()}
+
+    body = as_json(with_hex_ids(MessageToDict(encoded([done(items[0], 1)]))))
+    api.request("POST", TRACES, body.encode()).expect(200)
+    api.post(SCORES, [score(1, 0.0)]).expect(202)
+    assert only_run(api)["failed"] == 1
+
+
+def test_other_projects_and_viewers_change_nothing(
+    api: ApiClient, viewer: ApiClient, stranger: ApiClient, items: list[str], send: Send
+) -> None:
+    packed = {"Content_Encoding": "gzip"}
+    send(done(items[0], 1), client=stranger.with_headers(**packed)).expect(200)
+    send(done(items[0], 1), client=viewer.with_headers(**packed)).expect(403)
+    assert not Run.objects.exists()
+    send(done(items[0], 1))
+    viewer.post(SCORES, [score(1, 0.0)]).expect(403)
+    viewer.post(f"{PUBLIC}/ingestion", {"batch": []}).expect(403)
+    link(viewer, items[1], 2).expect(403)
+    link(stranger, items[1], 2).expect(404)
+    stranger.post(SCORES, [score(1, 0.0), score(1, 0.0, id="r", datasetRunId="e1")]).expect(202)
+    for method, path in (("GET", "runs"), ("GET", "runs/run 1"), ("DELETE", "runs/run 1")):
+        stranger.request(method, f"{PUBLIC}/datasets/capitals/{path}").expect(404)
+    viewer.delete(f"{PUBLIC}/datasets/capitals/runs/run 1").expect(403)
+    run = only_run(viewer)
+    assert (run["passed"], run["failed"], run["scores"]) == (1, 0, [])
+    # The same ids in another project are another run.
+    fill(stranger, "capitals")
+    send(done(items[0], 1), client=stranger.with_headers(**packed))
+    assert only_run(stranger)["failed"] == 1
+    assert only_run(stranger)["id"] != run["id"]
+
+
+def test_batches_are_bounded_and_must_be_otlp(api: ApiClient, items: list[str], send: Send) -> None:
+    packed = api.with_headers(Content_Encoding="gzip")
+
+    def post(client: ApiClient, body: bytes, kind: str = "application/x-protobuf") -> Any:
+        return client.request("POST", TRACES, body, content_type=kind)
+
+    with override_settings(MAX_TRACES_BYTES=100_000):
+        assert post(packed, gzip.compress(b"\0" * 1_000_000)).expect(413)["error"] == "PayloadTooLargeError"
+    post(packed, b"no gzip").expect(400)
+    post(api, b"\xff\xff").expect(400)
+    post(api, b"{", "application/json").expect(400)
+    post(api, b"", "text/plain").expect(415)
+    post(api.with_headers(Content_Encoding="br"), b"").expect(415)
+    api.post(SCORES, [{}] * 1_001).expect(400)
+    api.post(SCORES, [score(1, 1, id="x" * 201)]).expect(207)
+    for trace in range(100):
+        ExternalCell.objects.filter(trace_id=f"{trace:032x}").delete()
+        send(done(items[0], 100 + trace))
+    answer = send(done(items[0], 300))
+    assert b"at most 100 times" in answer.expect(200)
+    assert only_run(api)["done"] == 100
