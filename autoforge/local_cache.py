@@ -41,6 +41,8 @@ class LocalCache(CountsGets, LocMemCache):
     """Django's, which bounds entries only. `MAX_BYTES` bounds it; `IS_TRIMMED`: it can be done without."""
 
     layer = "process"
+    _cache: Any  # Django's own, as is the next
+    _expire_info: Any
 
     def __init__(self, name: str, params: dict[str, Any]) -> None:
         # Each thread has an object of its own, and all of them the same dictionary.
@@ -68,7 +70,7 @@ class LocalCache(CountsGets, LocMemCache):
         return held
 
     def _set(self, key: str, value: bytes, *timeout: Any) -> None:
-        super()._set(key, value, *timeout)
+        super()._set(key, value, *timeout)  # type: ignore[misc]  # Django's own
         while self._held.size_bytes > self._max_bytes:
             oldest, _ = self._held.popitem()
             del self._expire_info[oldest]

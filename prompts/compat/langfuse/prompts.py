@@ -22,7 +22,7 @@ from prompts.compat.langfuse.surface import Exchange, json_response, page_of
 from prompts.compat.langfuse.texts import to_messages, to_template
 from prompts.models import Prompt, PromptType
 from prompts.names import LATEST, PRODUCTION
-from prompts.reads import resolve_version
+from prompts.reads import get_prompt, resolve_version
 from prompts.schemas import PromptOut
 
 
@@ -96,7 +96,7 @@ def _checked_config(new: NewPrompt) -> dict[str, object]:
 def point_labels(exchange: Exchange, name: str, version: int) -> HttpResponse:
     """Point the new labels at the version: other versions lose them."""
     labels = exchange.body(NewLabels).new_labels
-    prompt = Prompt.objects.in_project(exchange.project).get_or_404(name)
+    prompt = get_prompt(exchange.project, name)
     with transaction.atomic():
         for label in labels:
             services.move_label(prompt, label=label, version=version, actor=exchange.actor)
@@ -106,7 +106,7 @@ def point_labels(exchange: Exchange, name: str, version: int) -> HttpResponse:
 def delete_prompt(exchange: Exchange, name: str) -> HttpResponse:
     """The whole prompt, or its versions at `?label=` or `?version=`."""
     query = exchange.query(PromptQuery)
-    prompt = Prompt.objects.in_project(exchange.project).get_or_404(name)
+    prompt = get_prompt(exchange.project, name)
     if query.label is None and query.version is None:
         services.delete_prompt(prompt, actor=exchange.actor)
     else:
