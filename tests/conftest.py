@@ -1,5 +1,6 @@
 """Fixtures of every test: two projects, their keys, and a client that speaks JSON to the front door."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -8,9 +9,10 @@ from urllib.parse import urlsplit
 import hypothesis
 import msgspec
 import pytest
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.cache import caches
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.test import Client, TransactionTestCase
 from django.test.utils import override_settings
 from django_redis import get_redis_connection
@@ -123,10 +125,12 @@ def delete_what_was_written(self: TransactionTestCase) -> None:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """At the end, pooled connections of other threads let the test database go."""
+    """At the end, connections that the asynchronous ORM or the pool keep let the test database go."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", delete_what_was_written)
         yield
+    # The thread in which the asynchronous ORM works never hears of the end of a request.
+    asyncio.run(sync_to_async(connections.close_all)())
     close_pools()
 
 
