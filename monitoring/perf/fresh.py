@@ -17,16 +17,16 @@ from monitoring.perf.errors import PerfError
 _STOP_TIMEOUT_S = 60
 
 
-def run_on_fresh() -> int:
+def run_on_fresh(server: str) -> int:
     """Repeat this command, without --fresh, against an installation that is started and stopped around it.
 
-    Returns its exit code. Raises PerfError when the installation does not start.
+    `server` is uvicorn or daphne. Returns the exit code. Raises PerfError when nothing can be started.
     """
     (settings.VAR_DIR / "perf").mkdir(parents=True, exist_ok=True)
     var_dir = Path(tempfile.mkdtemp(prefix="installation-", dir=settings.VAR_DIR / "perf"))
     environment = {name: value for name, value in os.environ.items() if not _is_of_another(name)}
     environment |= {"AUTOFORGE_VAR_DIR": str(var_dir), "AUTOFORGE_ALLOW_PRIVATE_ENDPOINTS": "1"}
-    with _installation(environment):
+    with _installation(environment, server):
         arguments = [argument for argument in sys.argv if argument != "--fresh"]
         code = subprocess.run([sys.executable, *arguments], env=environment, check=False).returncode
     # Reached only when it could be started: its logs say why when it could not.
@@ -35,8 +35,8 @@ def run_on_fresh() -> int:
 
 
 @contextmanager
-def _installation(environment: dict[str, str]) -> Iterator[None]:
-    command = [sys.executable, "manage.py", "serve", "--port", str(_free_port())]
+def _installation(environment: dict[str, str], server_name: str) -> Iterator[None]:
+    command = [sys.executable, "manage.py", "serve", "--port", str(_free_port()), "--server", server_name]
     server = subprocess.Popen(
         command, cwd=settings.BASE_DIR, env=environment, stdout=subprocess.PIPE, text=True
     )

@@ -16,6 +16,7 @@ class Seen:
     """What the generator notes while the load runs."""
 
     emitted: dict[int, float] = field(default_factory=dict)
+    not_emitted: set[int] = field(default_factory=set)
     rss_mib: list[float] = field(default_factory=list)
     rest: Measurement | None = None
 
@@ -52,7 +53,8 @@ def _last_ms(seen: Seen, events: list[Heard]) -> list[float]:
 def delivery(seen: Seen, told: Told, readers: int) -> list[Figure]:
     """How late the last of `readers` had each event, and how many events some of them missed."""
     last = _last_ms(seen, told.events) or [0.0]
-    received = sum(event.count for event in told.events)
+    received = sum(event.count for event in told.events if event.number not in seen.not_emitted)
+    expected = (len(seen.emitted) - len(seen.not_emitted)) * readers
     noise = stdev(last) if len(last) > 1 else None
     return [
         Figure(
@@ -74,7 +76,7 @@ def delivery(seen: Seen, told: Told, readers: int) -> list[Figure]:
         ),
         Figure(
             name="missed events",
-            value=max(0, len(seen.emitted) * readers - received) + told.gaps,
+            value=max(0, expected - received) + told.gaps,
             better="lower",
             must=0,
         ),
@@ -142,8 +144,11 @@ def _median_ms(seen: Seen, events: list[Heard], name: str) -> float:
     return median(values) if values else math.nan
 
 
-def add_notes(report: Report, connected: Connected, told: Told) -> None:
-    """What failed and how connections ended, by its own name."""
+def add_notes(report: Report, connected: Connected, told: Told, each_mib: list[float]) -> None:
+    """The memory of each process; what failed and how connections ended, by its own name."""
+    if each_mib:
+        sizes = " + ".join(f"{size:.1f}" for size in each_mib)
+        report.notes.append(f"RSS of each web process, all connected: {sizes} MiB.")
     for words, counts in (("Failures", told.failures or connected.failures), ("Closes", told.closes)):
         if counts:
             report.notes.append(f"{words}: {', '.join(f'{n} × {name}' for name, n in counts.items())}.")

@@ -42,8 +42,22 @@ class Processes:
 
     def rss_mib(self, kind: str) -> float | None:
         """Resident memory of all of a kind; None when there is none here."""
-        sizes = [process.memory_info().rss for process in self.groups.get(kind, []) if process.is_running()]
-        return sum(sizes) / 2**20 if sizes else None
+        return sum(self.each_rss_mib(kind)) or None
+
+    def each_rss_mib(self, kind: str) -> list[float]:
+        """Resident memory of each of a kind."""
+        living = (process for process in self.groups.get(kind, []) if process.is_running())
+        return [process.memory_info().rss / 2**20 for process in living]
+
+    def open_files(self, kind: str) -> int | None:
+        """How many files all of a kind may open together; None when there is none here."""
+        return sum(process.rlimit(psutil.RLIMIT_NOFILE)[0] for process in self.groups.get(kind, [])) or None
+
+    @property
+    def web_server(self) -> str:
+        """`daphne` or `uvicorn`; empty from afar."""
+        words = [word for process in self.groups.get("web", []) for word in process.cmdline()]
+        return ("daphne" if "daphne" in words else "uvicorn") if words else ""
 
     def cpu_s(self) -> dict[tuple[str, int], float]:
         """CPU time so far, by kind and process. One process that does everything is `web`."""

@@ -6,6 +6,7 @@ import uuid
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from resource import RLIMIT_NOFILE, getrlimit
 from time import monotonic
 from urllib.parse import urlsplit
 
@@ -32,6 +33,8 @@ _CLOSED_SLOW = "autoforge_websocket_slow_closed_total"
 _DROPPED = "autoforge_websocket_events_dropped_total"
 _MAX_SLOW_S = 60.0
 _WARM_UP_CALLS = 8
+# Open files a connection: a process has others, and the kernel shares connections out unevenly.
+_OPEN_FILES_SHARE = 1.25
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -50,12 +53,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--but-reading", action="store_true", help="the control: they follow, and read")
     parser.add_argument("--completions", type=int, default=0, help="clients that also stream completions")
     parser.add_argument("--rest-rate", type=float, default=0.0, help="REST reads per second beside it")
-    parser.add_argument("--server", default="", help="a name for the report: uvicorn, daphne")
+    parser.add_argument("--server", default="", help="a name for the report, if not that of the web server")
 
 
 async def run(server: Server, options: Namespace) -> Report:
     """Connect, let things happen, count what everybody got."""
-    report = Report(command=_command(options), sent=_description(options))
+    _require_open_files(server, options)
+    report = Report(command=_command(options, server), sent=_description(options))
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(api_of(server, connections=32))
         run_id = await mix.prepare(api) if options.rest_rate else ""
@@ -67,7 +71,7 @@ async def run(server: Server, options: Namespace) -> Report:
         before_mib, counts = server.processes.rss_mib("web"), await _counters(api)
         crowd = await stack.enter_async_context(crowds(plan, options.clients))
         connected = await crowd.connect()
-        held_mib = server.processes.rss_mib("web")
+        held_mib, each_mib = server.processes.rss_mib("web"), server.processes.each_rss_mib("web")
         seen = Seen()
         with measured(report, server):
             async with _sampled(server, seen):
@@ -78,25 +82,40 @@ async def run(server: Server, options: Namespace) -> Report:
         *listening.connecting(connected, options),
         *listening.memory(before_mib, held_mib, seen, options),
         *listening.delivery(seen, told, options.connections - deaf),
+        Figure(name="events that could not be emitted", value=len(seen.not_emitted), must=0, better="lower"),
         *listening.ends(told, deaf, after[_CLOSED_SLOW] - counts[_CLOSED_SLOW]),
         Figure(name="events dropped by the server", value=after[_DROPPED] - counts[_DROPPED]),
     ]
     report.cores["clients"] = round(told.cpu_s / report.seconds, 2)
     listening.add_beside(report, seen, told, options)
     report.latencies.insert(0, listening.latencies(seen, told, options.duration))
-    listening.add_notes(report, connected, told)
+    listening.add_notes(report, connected, told, each_mib)
     return report
 
 
-def _command(options: Namespace) -> str:
+def _command(options: Namespace, server: Server) -> str:
     extras = [
         f"--not-reading {options.not_reading:g}" if options.not_reading else "",
         "--but-reading" if options.but_reading else "",
         f"--completions {options.completions}" if options.completions else "",
         f"--rest-rate {options.rest_rate:g}" if options.rest_rate else "",
-        f"--server {options.server}" if options.server else "",
+        f"--server {name}" if (name := options.server or server.processes.web_server) else "",
     ]
     return " ".join(["websocket", *filter(None, extras)])
+
+
+def _require_open_files(server: Server, options: Namespace) -> None:
+    """Raises PerfError when the connections are more than the files that processes here may open."""
+    own = getrlimit(RLIMIT_NOFILE)[1] * options.clients
+    for whose, may, remedy in (
+        ("the client processes", own, "raise `ulimit -Hn` or give more --clients"),
+        ("the web processes", server.processes.open_files("web"), "raise `ulimit -Hn` and start them again"),
+    ):
+        if may is not None and may < options.connections * _OPEN_FILES_SHARE:
+            raise PerfError(
+                f"{options.connections:,} connections need as many open files and some more,"
+                f" and {whose} may open {may:,} together: {remedy}."
+            )
 
 
 def _description(options: Namespace) -> str:
@@ -172,9 +191,17 @@ async def _emit(api: Api, seen: Seen, options: Namespace, prompt: str) -> None:
     async with asyncio.TaskGroup() as requests:
         for number in range(int(options.events * options.duration)):
             await asyncio.sleep(max(0.0, begun + number / options.events - monotonic()))
-            label, version = marker(number)
             seen.emitted[number] = monotonic()
-            requests.create_task(api.ask("PUT", f"prompts/{prompt}/labels/{label}", {"version": version}))
+            requests.create_task(_move(api, seen, prompt, number))
+
+
+async def _move(api: Api, seen: Seen, prompt: str, number: int) -> None:
+    """One event. A request that fails is counted, and is no event that anybody missed."""
+    label, version = marker(number)
+    try:
+        await api.ask("PUT", f"prompts/{prompt}/labels/{label}", {"version": version})
+    except PerfError:
+        seen.not_emitted.add(number)
 
 
 async def _rest(api: Api, seen: Seen, options: Namespace, run_id: str) -> None:

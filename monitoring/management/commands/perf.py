@@ -1,6 +1,7 @@
 """`manage.py perf X`: load generators against a running installation."""
 
 import asyncio
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -42,7 +43,7 @@ class Command(BaseCommand):
         chosen = Namespace(**options)
         try:
             if chosen.fresh:
-                raise SystemExit(run_on_fresh())
+                raise SystemExit(run_on_fresh(os.environ.get("SERVER") or "uvicorn"))
             report = _measure(chosen)
         except PerfError as error:
             raise CommandError(str(error)) from error
@@ -62,7 +63,8 @@ def _add_common(parser: ArgumentParser) -> None:
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="an earlier --json to compare with")
     parser.add_argument("--url", help="of a server elsewhere, with --key")
     parser.add_argument("--key", help="a secret of an API key, role owner, without a rate limit")
-    parser.add_argument("--fresh", action="store_true", help="start an installation for this, stop it after")
+    fresh = "start an installation for this (SERVER=daphne or uvicorn), stop it after"
+    parser.add_argument("--fresh", action="store_true", help=fresh)
 
 
 def _measure(options: Namespace) -> Report:

@@ -130,7 +130,9 @@ class Connection {
       reject(new CompletionError("connection_lost", "The connection ended before the completion did."));
     }
     this.#completions.clear();
-    const isFinal = code === NO_SUCH_PATH || (code === REFUSED && !this.#options.ticket);
+    // A session that ends while we are connected may have been followed by another one: once we ask again.
+    const hasLasted = this.#openedAt && performance.now() - this.#openedAt > STABLE_MS;
+    const isFinal = code === NO_SUCH_PATH || (code === REFUSED && !this.#options.ticket && !hasLasted);
     if (this.#isClosed || isFinal) this.#tell("closed", code);
     else this.#comeBack();
   }
