@@ -28,7 +28,7 @@ class Guest(NamedTuple):
 
 
 async def authenticate(scope: Scope) -> Guest:
-    """The client of a handshake. Raises NotAuthenticated.
+    """The client of a handshake. Raises NotAuthenticated, and RateLimited after too many wrong keys.
 
     One query for a key, none for one seen within the last second; one for a key's ticket; a session takes
     two (user, membership). `?project=` chooses among a user's projects.
@@ -36,7 +36,7 @@ async def authenticate(scope: Scope) -> Guest:
     headers = _headers(scope)
     query = parse_qs(scope["query_string"].decode("latin-1"))
     if authorization := headers.get(b"authorization"):
-        return Guest(await _by_key(authorization.decode("latin-1")))
+        return Guest(await _by_key(authorization.decode("latin-1"), _address(scope, headers)))
     if ticket := query.get("ticket"):
         return Guest(*await in_thread(redeem, ticket[0]))
     if not is_own_origin(headers):
@@ -72,11 +72,19 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
     return {name.lower(): value for name, value in scope["headers"]}
 
 
-async def _by_key(authorization: str) -> Actor:
+def _address(scope: Scope, headers: Mapping[bytes, bytes]) -> str:
+    """The client's, or what our proxy added last to the header."""
+    direct = str((scope.get("client") or ("",))[0])
+    if not settings.BEHIND_PROXY:
+        return direct
+    return headers.get(b"x-forwarded-for", b"").decode("latin-1").rpartition(",")[2].strip() or direct
+
+
+async def _by_key(authorization: str, address: str) -> Actor:
     credentials = parse_authorization(authorization)
     if credentials is None:
         raise NotAuthenticated("The Authorization header must be 'Bearer af_sk_…' or Basic.")
-    return await in_thread(actor_of_key, credentials)
+    return await in_thread(actor_of_key, credentials, address)
 
 
 def _by_session(session_key: str, project_name: str | None) -> Guest:

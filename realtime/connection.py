@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -54,7 +54,13 @@ class Connection:
         if self.is_closing:
             return
         if self._outbox is None:
-            self._do(self._link.write, frame)
+            try:
+                behind = self._link.write(frame)
+            except Exception as error:
+                self._lost(error)
+            else:
+                if behind is not None:
+                    self._wait_for(behind)
         elif self._outbox.has_room_for(frame):
             self._outbox.put(frame)
         else:
@@ -67,10 +73,16 @@ class Connection:
         if self.is_closing:
             return
         self.is_closing = True
-        if self.writer is None:
-            self._do(self._link.close, code, reason)
-        else:
+        if self.writer is not None:
             self._farewell = (code, reason)
+        else:
+            try:
+                behind = self._link.close(code, reason)
+            except Exception as error:
+                self._lost(error)
+            else:
+                if behind is not None:
+                    self._wait_for(behind)
         if self.writer is not None:
             asyncio.get_running_loop().call_later(CLOSE_GRACE_S, self.abandon)
 
@@ -80,16 +92,10 @@ class Connection:
             self.writer.cancel()
             self._link.abort()
 
-    def _do(self, act: Callable[..., Behind], *arguments: Any) -> None:
-        """Write or close, now; what comes after it waits while the client is behind."""
-        try:
-            behind = act(*arguments)
-        except Exception as error:
-            self._lost(error)
-            return
-        if behind is not None:
-            self._outbox = _Outbox()
-            self.writer = asyncio.get_running_loop().create_task(self._empty(self._outbox, behind))
+    def _wait_for(self, behind: Awaitable[Any]) -> None:
+        """What comes from now on waits while the client is behind."""
+        self._outbox = _Outbox()
+        self.writer = asyncio.get_running_loop().create_task(self._empty(self._outbox, behind))
 
     async def _empty(self, outbox: "_Outbox", behind: Awaitable[Any]) -> None:
         try:

@@ -9,7 +9,7 @@ from channels.consumer import AsyncConsumer, get_handler_name
 from channels.exceptions import StopConsumer
 from django.conf import settings
 
-from autoforge.errors import AppError, Conflict, NotAuthenticated, NotFound, TooLarge
+from autoforge.errors import AppError, Conflict, NotAuthenticated, NotFound, RateLimited, TooLarge
 from realtime import hub, metrics, topics
 from realtime.auth import authenticate
 from realtime.completions import stream_completion
@@ -75,7 +75,7 @@ class Consumer(AsyncConsumer):
     async def websocket_connect(self, _message: dict[str, Any]) -> None:
         try:
             guest = await authenticate(self.scope)
-        except NotAuthenticated as error:
+        except (NotAuthenticated, RateLimited) as error:
             await self.base_send({"type": "websocket.accept"})
             await self.base_send(close_message(CloseCode.UNAUTHENTICATED, error.detail))
             return

@@ -9,11 +9,11 @@ from django.test import Client, override_settings
 from django.utils import timezone
 
 from autoforge.auth import Actor, Credentials, actor_of_key, actor_of_user
-from autoforge.errors import NotAuthenticated
+from autoforge.errors import NotAuthenticated, RateLimited
 from autoforge.models import ApiKey, Membership, Project, Role
 from autoforge.services import create_api_key, revoke_api_key
 from realtime import hub, tickets
-from realtime.auth import is_own_origin
+from realtime.auth import authenticate, is_own_origin
 from realtime.connection import Connection
 from realtime.rights import right_of, withdrawn
 from realtime.topics import is_staff
@@ -154,3 +154,19 @@ async def test_a_revoked_key_ends_its_open_websockets(project: Project) -> None:
     await project.api_keys.filter(pk=revoked.key_id).adelete()
     await the_hub.recheck()
     assert [[each["code"] for each in wire.sent] for wire in wires] == [[], [4401]]
+
+
+@pytest.mark.django_db(transaction=True)
+@override_settings(FAILED_LOGINS_PER_MIN=2)
+async def test_who_tries_wrong_keys_is_soon_told_to_wait(project: Project) -> None:
+    async def knock(address: str) -> None:
+        headers = [(b"authorization", b"Bearer af_sk_wrong")]
+        await authenticate({"headers": headers, "query_string": b"", "client": (address, 1)})
+
+    for _ in range(2):
+        with pytest.raises(NotAuthenticated):
+            await knock("198.51.100.7")
+    with pytest.raises(RateLimited):
+        await knock("198.51.100.7")
+    with pytest.raises(NotAuthenticated):
+        await knock("198.51.100.8")
