@@ -129,6 +129,8 @@ def _load(path: Path) -> Any:
         raise EvaluationFileError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise EvaluationFileError(f"{path}: is not UTF-8 text.") from error
+    except RecursionError:
+        raise EvaluationFileError(f"{path}: is nested too deeply.") from None
     except yaml.YAMLError as error:
         raise EvaluationFileError(f"{path}: is not valid YAML: {error}") from error
 

@@ -7,6 +7,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from autoforge.installation import introduction, prepare, write_environment
+from autoforge.ports import port_number, refuse_used_port
 from autoforge.processes import run_uvicorn
 from evaluations import executor
 from monitoring import installation
@@ -17,10 +18,11 @@ class Command(BaseCommand):
     help = "Serves web, WebSockets and runs in this one process; prepares the database first."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--port", type=int, default=8000)
+        parser.add_argument("--port", type=port_number, default=8000)
         parser.add_argument("--host", default="127.0.0.1")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        refuse_used_port(options["host"], options["port"])
         self.stdout.write(introduction(prepare(), options["port"]))
         write_environment(options["port"])
         executor.start_looking()

@@ -3,13 +3,12 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,12 @@ from django.core.management.base import BaseCommand, CommandError
 
 from autoforge.local_services import ServiceError, local_services
 from autoforge.local_services.processes import end_with_parent
+from autoforge.ports import port_number, refuse_used_port
 from autoforge.supervision import configuration
 
 _READY_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 30.0
+_MOST_PROCESSES = 64
 
 
 class Command(BaseCommand):
@@ -32,14 +33,14 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--port", type=int, default=8000)
+        parser.add_argument("--port", type=port_number, default=8000)
         parser.add_argument("--host", default="127.0.0.1")
-        parser.add_argument("--web", type=int, default=2, help="web processes")
-        parser.add_argument("--workers", type=int, default=1, help="worker processes")
+        parser.add_argument("--web", type=_count, default=2, help="web processes")
+        parser.add_argument("--workers", type=_count, default=1, help="worker processes")
         parser.add_argument("--server", choices=["uvicorn", "daphne"], default="uvicorn")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        _refuse_used_port(options["host"], options["port"])
+        refuse_used_port(options["host"], options["port"])
         signal.signal(signal.SIGTERM, _as_interrupt)
         with ExitStack() as stack:
             try:
@@ -139,16 +140,11 @@ def _stop(supervisor: subprocess.Popen[bytes]) -> None:
         supervisor.kill()
 
 
-def _refuse_used_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise CommandError(
-                f"Port {port} is taken ({error.strerror}): choose another with PORT=…."
-            ) from error
-
-
 def _as_interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
+
+
+def _count(text: str) -> int:
+    if not (text.isdigit() and 1 <= int(text) <= _MOST_PROCESSES):
+        raise ArgumentTypeError(f"how many processes: a number between 1 and {_MOST_PROCESSES}, not {text!r}")
+    return int(text)

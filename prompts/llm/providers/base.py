@@ -185,5 +185,6 @@ def text_of(message: Mapping[str, Any]) -> str:
     """The text of a message whose content is a string or a list of parts."""
     content = message.get("content")
     if isinstance(content, list):
-        return "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+        texts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(text for text in texts if isinstance(text, str))
     return content if isinstance(content, str) else ""
