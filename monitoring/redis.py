@@ -1,5 +1,6 @@
 """How Redis is: asked with INFO over a connection of its own."""
 
+from functools import cache, lru_cache
 from typing import Any
 
 import redis
@@ -9,68 +10,72 @@ from prometheus_client import Counter, Gauge
 _TIMEOUT_S = 1.0
 _QUEUE = "celery"  # the list that holds Celery's messages
 
-up = Gauge("autoforge_redis_up", "1: Redis answers.", multiprocess_mode="livemostrecent")
-memory_bytes = Gauge(
-    "autoforge_redis_used_memory_bytes", "Memory that Redis uses.", multiprocess_mode="livemostrecent"
-)
-max_memory_bytes = Gauge(
-    "autoforge_redis_max_memory_bytes",
-    "Memory that Redis may use before it evicts or refuses; 0: no limit.",
-    multiprocess_mode="livemostrecent",
-)
-clients = Gauge("autoforge_redis_clients", "Connections to Redis.", multiprocess_mode="livemostrecent")
-tasks = Gauge(
-    "autoforge_redis_queued_tasks", "Messages that wait for a worker.", multiprocess_mode="livemostrecent"
-)
-lookups = Counter("autoforge_redis_keyspace_lookups_total", "Keys that Redis looked up.", ["outcome"])
-commands = Counter("autoforge_redis_commands_total", "Commands that Redis carried out.")
-evicted = Counter("autoforge_redis_evicted_keys_total", "Keys that Redis dropped for want of memory.")
-expired = Counter("autoforge_redis_expired_keys_total", "Keys that outlived their time.")
-
-_COUNTED: dict[str, Any] = {
-    "keyspace_hits": lookups.labels("hit"),
-    "keyspace_misses": lookups.labels("miss"),
-    "total_commands_processed": commands,
-    "evicted_keys": evicted,
-    "expired_keys": expired,
-}
-
 
 class _Watch:
-    """Redis counts since its own start: what was counted when we looked last."""
+    """Its metrics exist from the first look on: without a Redis there are none that would say it is down."""
 
     def __init__(self) -> None:
-        self._client: redis.Redis | None = None
+        # Redis counts since its own start: what it had counted when we looked last.
         self._seen: dict[str, int] = {}
+        self._up = _gauge("up", "1: Redis answers.")
+        self._tasks = _gauge("queued_tasks", "Messages that wait for a worker.")
+        self._gauges = {
+            "used_memory": _gauge("used_memory_bytes", "Memory that Redis uses."),
+            "maxmemory": _gauge("max_memory_bytes", "Memory that Redis may use; 0: no limit."),
+            "connected_clients": _gauge("clients", "Connections to Redis."),
+        }
+        lookups = _counter("keyspace_lookups", "Keys that were looked up, by anybody.", "outcome")
+        self._counters: dict[str, Any] = {
+            "keyspace_hits": lookups.labels("hit"),
+            "keyspace_misses": lookups.labels("miss"),
+            "total_commands_processed": _counter("commands", "Commands that were carried out."),
+            "evicted_keys": _counter("evicted_keys", "Keys that were dropped for want of memory."),
+            "expired_keys": _counter("expired_keys", "Keys that outlived their time."),
+        }
 
     def look(self) -> None:
-        self._client = self._client or redis.Redis.from_url(
-            settings.REDIS_URL, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
-        )
         try:
-            info: Any = self._client.info()
-            tasks.set(int(self._client.llen(_QUEUE)))
+            info: Any = self._ask()
         except redis.RedisError:
-            up.set(0)
+            self._up.set(0)
             return
-        up.set(1)
-        memory_bytes.set(info["used_memory"])
-        max_memory_bytes.set(info.get("maxmemory", 0))
-        clients.set(info["connected_clients"])
-        self._count({name: int(info[name]) for name in _COUNTED})
+        self._up.set(1)
+        for name, gauge in self._gauges.items():
+            gauge.set(info.get(name, 0))
+        self._count({name: int(info[name]) for name in self._counters})
+
+    def _ask(self) -> Any:
+        client = _client(settings.REDIS_URL)
+        self._tasks.set(int(client.llen(_QUEUE)))
+        return client.info()
 
     def _count(self, now: dict[str, int]) -> None:
         """Add what is new; after a restart of Redis everything is."""
         for name, count in now.items():
             before = self._seen.get(name, count)
-            _COUNTED[name].inc(count - before if count >= before else count)
+            self._counters[name].inc(count - before if count >= before else count)
         self._seen = now
 
 
-_watch = _Watch()
+def _gauge(name: str, documentation: str) -> Gauge:
+    return Gauge(f"autoforge_redis_{name}", documentation, multiprocess_mode="livemostrecent")
+
+
+def _counter(name: str, documentation: str, *labels: str) -> Counter:
+    return Counter(f"autoforge_redis_{name}_total", documentation, labels)
+
+
+@lru_cache(maxsize=1)
+def _client(url: str) -> Any:
+    return redis.Redis.from_url(url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
+
+
+@cache
+def _watch() -> _Watch:
+    return _Watch()
 
 
 def look() -> None:
     """Bring the metrics up to date, within a few seconds; without a Redis there is nothing to do."""
     if settings.REDIS_URL:
-        _watch.look()
+        _watch().look()

@@ -79,7 +79,7 @@ def test_every_alert_says_what_to_do_and_is_tested_and_documented():
 
 
 def test_every_metric_is_documented():
-    assert asgi.application and installation.look  # with them everything that counts is there
+    assert asgi.application and installation.look  # with them all that counts is there, Redis apart
     text = DOCS.read_text()
     names = {metric.name for metric in REGISTRY.collect() if metric.name.startswith("autoforge_")}
     assert len(names) > 60
