@@ -27,9 +27,6 @@ SETTLED_S = 5.0
 # smaller.
 CROWDED_S = 60.0
 
-limit_bytes = Gauge(
-    "autoforge_memory_limit_bytes", "What a process may take, 0: anything.", multiprocess_mode="livemax"
-)
 level_now = Gauge(
     "autoforge_memory_guard_level",
     "0: below the soft limit, 1: above it, no new WebSockets, 2: above the limit.",
@@ -62,7 +59,8 @@ class Guard:
             return
         self._pid = os.getpid()
         self._reset(kind, is_supervised=is_supervised)
-        limit_bytes.set(settings.MEMORY_LIMIT_BYTES)
+        for counter in (trims, trimmed_bytes, restarts):
+            counter.labels(kind)  # a rate sees the first one only if there was a zero before it
         threading.Thread(target=self._watch, name="memory-guard", daemon=True).start()
 
     def admits(self) -> bool:

@@ -136,11 +136,11 @@ def _redis(samples: Samples) -> dict[str, Any]:
 
 
 def _processes(samples: Samples) -> dict[str, Any]:
-    """`limit_bytes` is that of one process."""
+    """`limit_bytes` is that of one process, None without one."""
     residents = samples["autoforge_process_resident_memory_bytes"]
     return {
         "resident_bytes": _sum(residents),
-        "limit_bytes": settings.MEMORY_LIMIT_BYTES,
+        "limit_bytes": settings.MEMORY_LIMIT_BYTES or None,
         "cpu_seconds": _sum(samples["autoforge_process_cpu_seconds_total"]),
         "machine_cpu_ratio": _only(samples["autoforge_machine_cpu_ratio"]),
         "loop_lag_ms": _percentiles_ms(samples["autoforge_event_loop_lag_seconds_bucket"]),

@@ -53,7 +53,8 @@ class Sampler:
             return
         self._pid = os.getpid()
         starts.labels(kind).inc()
-        limit_bytes.labels(kind).set(settings.MEMORY_LIMIT_BYTES)
+        if settings.MEMORY_LIMIT_BYTES:
+            limit_bytes.labels(kind).set(settings.MEMORY_LIMIT_BYTES)
         threading.Thread(target=self._sample, args=(kind,), name="sampler", daemon=True).start()
 
     def _sample(self, kind: str) -> None:

@@ -123,6 +123,27 @@ _MACHINE = Row(
             queries={"P99": "autoforge:event_loop_lag_seconds:p99_5m"},
             unit="s", warn=0.1, bad=0.25, width=6,
         ),
+        Panel(
+            title="Memory guard",
+            about="0: calm. 1: above the soft limit, trims, lets no WebSocket in. 2: above the limit.",
+            queries={"{{kind}}": "max by (kind) (autoforge_memory_guard_level)"},
+            warn=1, bad=2, maximum=2,
+        ),
+        Panel(
+            title="Trimmed",
+            about="Memory that processes gave back at their soft limit.",
+            queries={"{{kind}}": per_second("autoforge_memory_trimmed_bytes_total", "kind")},
+            unit="Bps",
+        ),
+        Panel(
+            title="Processes started and ended for memory",
+            about="Within an hour. What is ended at its limit is replaced by its supervisor.",
+            queries={
+                "started {{kind}}": "sum by (kind) (increase(autoforge_process_starts_total[1h]))",
+                "at the limit {{kind}}": "sum by (kind) (increase(autoforge_memory_restarts_total[1h]))",
+            },
+            bad=3,
+        ),
     ],
 )  # fmt: skip
 

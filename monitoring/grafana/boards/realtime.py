@@ -56,10 +56,11 @@ _MESSAGES = Row(
     panels=[
         Panel(
             title="Messages",
-            about="Events handed to clients, and what clients say.",
+            about="Events to clients, what clients say, and what waits of those who say too much.",
             queries={
                 "sent": per_second("autoforge_websocket_messages_sent_total"),
                 "received": per_second("autoforge_websocket_messages_received_total"),
+                "held back": per_second("autoforge_websocket_messages_held_back_total"),
             },
             unit="ops",
         ),
