@@ -6,15 +6,14 @@ from collections import defaultdict
 from ipaddress import ip_address
 from pathlib import Path
 
-import psutil
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
 
 from autoforge.errors import Forbidden, NotAuthenticated, problem_response
+from monitoring.multiprocess import AllProcesses
 
 _FORWARDING_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
 
@@ -54,9 +53,8 @@ def registry() -> CollectorRegistry:
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if folder is None:
         return REGISTRY
-    _forget_dead(Path(folder))
     together = CollectorRegistry()
-    MultiProcessCollector(together)
+    AllProcesses(together, Path(folder))
     return together
 
 
@@ -67,11 +65,3 @@ def samples_by_name() -> dict[str, list[Sample]]:
         for sample in metric.samples:
             samples[sample.name].append(sample)
     return samples
-
-
-def _forget_dead(folder: Path) -> None:
-    """A killed process cannot take back its gauges of live things: whoever reads next does."""
-    for path in folder.glob("gauge_live*_*.db"):
-        pid = int(path.stem.rpartition("_")[2])
-        if not psutil.pid_exists(pid):
-            path.unlink(missing_ok=True)

@@ -14,12 +14,12 @@ from pathlib import Path
 from django.db import connections
 
 from monitoring import database, machine, redis
+from monitoring.multiprocess import merge_dead
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 5.0
 _LOCK = "watcher.lock"
-_LOOKS = (machine.look, redis.look, database.look)
 
 
 def watch(kind: str) -> None:
@@ -28,11 +28,10 @@ def watch(kind: str) -> None:
 
 
 def _watch(is_patient: bool) -> None:
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if folder is not None:
+    if folder := _shared_folder():
         if is_patient:
             time.sleep(INTERVAL_S)
-        _wait_for_turn(Path(folder))
+        _wait_for_turn(folder)
     while True:
         look()
         time.sleep(INTERVAL_S)
@@ -46,10 +45,21 @@ def _wait_for_turn(folder: Path) -> None:
 
 def look() -> None:
     """Bring all gauges up to date; what fails is logged and harms nothing else."""
-    for each in _LOOKS:
+    for each in (machine.look, redis.look, database.look, _tidy):
         try:
             each()
         except Exception:
             logger.exception("The installation could not be looked at")
         finally:
             connections.close_all()
+
+
+def _tidy() -> None:
+    if folder := _shared_folder():
+        merge_dead(folder)
+
+
+def _shared_folder() -> Path | None:
+    """Where the processes of this machine count; None when this is the only one."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(folder) if folder else None
