@@ -11,7 +11,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from autoforge.auth import Actor, actor_of_user
-from autoforge.models import ApiKey, Membership, Project, Role
+from autoforge.models import ApiKey, KeySpending, Membership, Project, Role
 from autoforge.services import revoke_api_key
 
 
@@ -147,17 +147,36 @@ class ProjectAdmin(ModelAdmin):
     inlines = [MembershipInline]
 
 
+class SpendingInline(ReadOnlyInline):
+    """What a key with a budget has spent, by month."""
+
+    model = KeySpending
+    fields = readonly_fields = ["month", "spent_usd"]
+    ordering = ["-month"]
+    show_change_link = False
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(ProjectScopedAdmin):
     """Keys are made by `manage.py create_api_key`, which shows the secret once; owners revoke them here."""
 
     view_role = edit_role = Role.OWNER
-    list_display = ["name", "public_id", "project", "role", "last_used_at", "expires_at", "revoked_at"]
+    list_display = [
+        "name",
+        "public_id",
+        "project",
+        "role",
+        "budget_usd",
+        "last_used_at",
+        "expires_at",
+        "revoked_at",
+    ]
     list_filter = ["role", ("project", admin.RelatedOnlyFieldListFilter)]
     list_select_related = ["project"]
     search_fields = ["name", "public_id"]
     readonly_fields = ["project", "public_id", "role", "created_at", "last_used_at", "revoked_at"]
     exclude = ["secret_hash"]
+    inlines = [SpendingInline]
     actions = ["revoke"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 
 from django.conf import settings
 from django.db.models import Q
@@ -35,6 +36,7 @@ class Actor:
     key_id: int | None = None
     user_id: int | None = None
     rate_limit_per_min: int | None = None
+    budget_usd: Decimal | None = None
 
     @property
     def is_owner(self) -> bool:
@@ -155,7 +157,12 @@ def _load_key(digest: str) -> tuple[Actor, str]:
         raise NotAuthenticated("This API key is unknown, revoked or expired.")
     _touch(key)
     actor = Actor(
-        key.project, Role(key.role), key.name, key_id=key.pk, rate_limit_per_min=key.rate_limit_per_min
+        key.project,
+        Role(key.role),
+        key.name,
+        key_id=key.pk,
+        rate_limit_per_min=key.rate_limit_per_min,
+        budget_usd=key.budget_usd,
     )
     key_copies.put(digest, actor, key.public_id)
     return actor, key.public_id

@@ -1,5 +1,7 @@
 """Who owns things and who may touch them: projects, memberships, API keys."""
 
+from decimal import Decimal
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -65,6 +67,13 @@ class ApiKey(models.Model):
     rate_limit_per_min = models.PositiveIntegerField(
         null=True, blank=True, help_text="Empty: the default. 0: no limit."
     )
+    budget_usd = models.DecimalField(
+        max_digits=12,
+        decimal_places=6,
+        null=True,
+        blank=True,
+        help_text="US dollars a calendar month (UTC) for calls of models, runs excepted. Empty: no budget.",
+    )
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
@@ -74,6 +83,21 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.public_id})"
+
+
+class KeySpending(models.Model):
+    """What a key with a budget has spent in a month, calls under way included at the most they can cost."""
+
+    key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="spending")
+    month = models.DateField(help_text="Its first day.")
+    spent_usd = models.DecimalField(max_digits=20, decimal_places=12, default=Decimal(0))
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["key", "month"], name="one_spending_per_month")]
+        verbose_name_plural = "spending"
+
+    def __str__(self) -> str:
+        return f"{self.month:%Y-%m}: {self.spent_usd:f}"
 
 
 class IdempotentRequest(models.Model):

@@ -4,6 +4,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from django.db import transaction
 from django.db.models.functions import Now
@@ -13,6 +14,7 @@ from autoforge.errors import InvalidInput
 from autoforge.models import ApiKey, Project, Role
 
 MAX_RATE_LIMIT_PER_MIN = 1_000_000_000
+MAX_BUDGET_USD = 1_000_000
 _PROJECT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -39,11 +41,15 @@ def create_api_key(
     role: Role,
     expires_at: datetime | None = None,
     rate_limit_per_min: int | None = None,
+    budget_usd: Decimal | None = None,
 ) -> NewKey:
     """A key of `project`; `rate_limit_per_min` None takes the default, 0 lifts the limit.
 
-    Raises InvalidInput for a negative limit.
+    `budget_usd` is what its calls of models may cost in a calendar month. Raises InvalidInput for a
+    negative limit or budget.
     """
+    if budget_usd is not None and not (budget_usd.is_finite() and 0 <= budget_usd < MAX_BUDGET_USD):
+        raise InvalidInput(f"The budget is 0 to {MAX_BUDGET_USD} US dollars a month, not {budget_usd}.")
     if rate_limit_per_min is not None and not 0 <= rate_limit_per_min <= MAX_RATE_LIMIT_PER_MIN:
         raise InvalidInput(
             f"The rate limit is 0 (none) to {MAX_RATE_LIMIT_PER_MIN} requests per minute, "
@@ -58,6 +64,7 @@ def create_api_key(
         secret_hash=hash_secret(secret),
         expires_at=expires_at,
         rate_limit_per_min=rate_limit_per_min,
+        budget_usd=budget_usd,
     )
     return NewKey(key, secret)
 

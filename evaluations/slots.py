@@ -67,3 +67,6 @@ class Turn:
     def begin(self) -> None:
         """The model is being asked now."""
         self.has_begun = True
+
+    def answered(self, completion: object) -> None:
+        """What it costs is settled by the run's lease."""

@@ -94,6 +94,15 @@ def cache_use(cache_control: str) -> CacheUse:
     return "no-cache" if directives & {"no-cache", "max-age=0"} else "use"
 
 
+def max_age_s(cache_control: str) -> float | None:
+    """How old a stored answer may be by a request's Cache-Control."""
+    for part in cache_control.split(","):
+        name, _, seconds = part.strip().partition("=")
+        if name.lower() == "max-age" and seconds.isdecimal() and len(seconds) < 10:
+            return float(seconds)
+    return None
+
+
 def as_number(amount: Decimal | None) -> float | None:
     """A Decimal as the JSON number nearest to it; unknown stays null."""
     return None if amount is None else float(amount)

@@ -16,6 +16,7 @@ MAX_PER_MIN = 100_000_000
 MAX_CONCURRENCY = 100_000
 MAX_SIMULATED_MS = 600_000
 _SET_BY_THE_CALL = frozenset({"model", "messages", "stream", "stream_options", "system"})
+_NO_PARAMS = _SET_BY_THE_CALL | {"fallbacks"}
 _LIMITS = {
     "requests_per_min": MAX_PER_MIN,
     "tokens_per_min": MAX_PER_MIN,
@@ -50,8 +51,8 @@ def check_params(params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def own_params(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters in a prompt's config, which may also name a model."""
-    return {name: value for name, value in config.items() if name not in _SET_BY_THE_CALL}
+    """The parameters in a prompt's config, which may also name a model and its fallbacks."""
+    return {name: value for name, value in config.items() if name not in _NO_PARAMS}
 
 
 def _check_identity(endpoint: ModelEndpoint) -> None:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from autoforge.auth import Actor
 from autoforge.errors import AppError
 from autoforge.models import Role
+from prompts.budget import on_budget
 from prompts.llm import client
 from prompts.llm.providers.base import Completion, Delta, ProviderError, Request
 from prompts.services.calls import PromptChoice, build_request
@@ -52,9 +53,10 @@ def _request_of(actor: Actor, asked: Complete) -> Request:
 
 async def _stream(connection: Connection, id: str, request: Request) -> None:
     batch = _TokenBatch(connection, id)
+    request, turn = on_budget(request, connection.actor)
     try:
         # Closing the stream is what cancels the call upstream.
-        async with aclosing(client.stream(request)) as pieces:
+        async with aclosing(client.stream(request, turn=turn)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Delta):
                     batch.add(piece.text)

@@ -12,9 +12,12 @@ from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from dmr import ResponseSpec, validate
 
 from autoforge.api import AsyncProjectController, Body
+from autoforge.auth import Actor
 from autoforge.db.threads import in_db_thread
 from autoforge.errors import Problem, UpstreamBusy, UpstreamFailed, problem_of
 from autoforge.idempotency import answer_once_async
+from autoforge.spending import BudgetSpent
+from prompts.budget import on_budget
 from prompts.call_schemas import CompletionOut, NewCompletion, cache_use
 from prompts.llm import client
 from prompts.llm.providers.base import Completion, ProviderError
@@ -37,7 +40,7 @@ class CompletionsController(AsyncProjectController):
         """
         call = await self._prepare(parsed_body)
         if parsed_body.stream:
-            return _stream(call)
+            return _stream(call, self.actor)
         return await answer_once_async(self.request, self.project, lambda: self._complete(call))
 
     async def _prepare(self, body: NewCompletion) -> Call:
@@ -53,7 +56,8 @@ class CompletionsController(AsyncProjectController):
 
     async def _complete(self, call: Call) -> HttpResponse:
         try:
-            completion = await client.complete(call.request)
+            request, turn = on_budget(call.request, self.actor)
+            completion = await client.complete(request, turn=turn)
         except ProviderError as error:
             raise as_upstream_error(error) from error
         headers = {"X-Cache": "HIT" if completion.cached else "MISS"}
@@ -72,16 +76,17 @@ def _new_id() -> str:
     return f"cmpl_{uuid.uuid4().hex}"
 
 
-def _stream(call: Call) -> StreamingHttpResponse:
+def _stream(call: Call, actor: Actor) -> StreamingHttpResponse:
     # Proxies must pass every event on at once.
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingHttpResponse(_events(call), content_type="text/event-stream", headers=headers)
+    return StreamingHttpResponse(_events(call, actor), content_type="text/event-stream", headers=headers)
 
 
-async def _events(call: Call) -> AsyncIterator[bytes]:
+async def _events(call: Call, actor: Actor) -> AsyncIterator[bytes]:
     """Server-sent events. When the caller leaves, this is closed, and with it the upstream call."""
+    request, turn = on_budget(call.request, actor)
     try:
-        async with aclosing(client.stream(call.request)) as parts:
+        async with aclosing(client.stream(request, turn=turn)) as parts:
             async for part in parts:
                 if isinstance(part, Completion):
                     yield _event("completed", CompletionOut.of(_new_id(), call, part))
@@ -89,6 +94,8 @@ async def _events(call: Call) -> AsyncIterator[bytes]:
                     yield _event("token", {"text": part.text})
     except ProviderError as error:
         yield _event("failed", problem_of(as_upstream_error(error)))
+    except BudgetSpent as refusal:
+        yield _event("failed", problem_of(refusal))
 
 
 def _event(name: str, data: Any) -> bytes:

@@ -1,6 +1,7 @@
 """The response cache: never pay twice for the same answer."""
 
 import hashlib
+import math
 import threading
 import time
 import zlib
@@ -41,7 +42,9 @@ class ResponseCache(Protocol):
 
     async def get(self, key: str) -> Completion | None: ...
 
-    async def put(self, key: str, completion: Completion) -> None: ...
+    async def put(self, key: str, completion: Completion, ttl_s: float | None = None) -> None:
+        """Keep it for `ttl_s`, at most for the cache's own time to live."""
+        ...
 
     async def clear(self) -> None:
         """Forget every answer."""
@@ -60,6 +63,8 @@ def key_of(request: Request) -> str:
         without_own_params(request).params,
         request.repeat,
     ]
+    if namespace := request.cache_terms.namespace:
+        identity.append({"namespace": namespace})
     if endpoint.provider == "simulated":
         # Its settings are what another vendor's model is.
         identity.append(endpoint.settings)
@@ -89,11 +94,11 @@ class MemoryCache:
             self.stats.hits += 1
         return _loads(blob)
 
-    async def put(self, key: str, completion: Completion) -> None:
+    async def put(self, key: str, completion: Completion, ttl_s: float | None = None) -> None:
         blob = _dumps(completion)
         with self._lock:
             self._drop(key)
-            self._blobs[key] = (time.monotonic() + self._ttl_s, blob)
+            self._blobs[key] = (time.monotonic() + min(ttl_s or self._ttl_s, self._ttl_s), blob)
             self._bytes += len(blob) + ENTRY_OVERHEAD_BYTES
             self.stats.stored += 1
             self._evict(self._max_entries, self._max_bytes)
@@ -142,7 +147,7 @@ class RedisCache:
 
     def __init__(self, *, ttl_s: float) -> None:
         self.stats = Stats()
-        self._ttl_ms = int(ttl_s * 1000)
+        self._ttl_s = ttl_s
 
     async def get(self, key: str) -> Completion | None:
         try:
@@ -157,10 +162,11 @@ class RedisCache:
             self.stats.hits += 1
         return completion
 
-    async def put(self, key: str, completion: Completion) -> None:
+    async def put(self, key: str, completion: Completion, ttl_s: float | None = None) -> None:
+        ttl_ms = math.ceil(min(ttl_s or self._ttl_s, self._ttl_s) * 1000)
         try:
             client = redis.clients.get()
-            await client.command("SET", KEY_PREFIX + key, _dumps(completion), "PX", self._ttl_ms)
+            await client.command("SET", KEY_PREFIX + key, _dumps(completion), "PX", ttl_ms)
             self.stats.stored += 1
         except redis.RedisDown:
             self.stats.errors += 1

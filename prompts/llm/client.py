@@ -52,6 +52,9 @@ class Turn(Protocol):
     def begin(self) -> None:
         """The model is being asked now, with all limits kept."""
 
+    def answered(self, completion: Completion) -> None:
+        """The model's answer, before the turn is left; a turn that is left without one has failed."""
+
 
 async def complete(
     request: Request, *, on_delta: OnDelta | None = None, turn: Turn | None = None
@@ -68,12 +71,12 @@ async def complete(
     raise AssertionError("an answer ends with its completion")
 
 
-def stream(request: Request) -> AsyncGenerator[Delta | Completion, None]:
+def stream(request: Request, *, turn: Turn | None = None) -> AsyncGenerator[Delta | Completion, None]:
     """The answer in pieces, the completion last. Raises ProviderError.
 
     Closing the generator cancels the upstream call, unless others wait for the same answer.
     """
-    return _answer(request, wants_parts=True)
+    return _answer(request, wants_parts=True, turn=turn)
 
 
 def check_base_url(url: str) -> None:
@@ -93,7 +96,7 @@ async def _answer(
     """From the cache, else from a flight that may be shared."""
     key = key_of(request) if request.cache != "no-store" else None
     if request.cache == "use":
-        hit = await _look_up(str(key))
+        hit = await _look_up(str(key), request.cache_terms.max_age_s)
         if hit is not None:
             observers.answer_saved(request, hit)
             for piece in _pieces(hit) if wants_parts else ():
@@ -101,7 +104,7 @@ async def _answer(
             yield hit
             return
     call = partial(_call, request, key, turn)
-    shared_key = key if request.cache == "use" else None
+    shared_key = f"{key}{request.payer}" if request.cache == "use" else None
     async with aclosing(flights.board.fly(shared_key, call, wants_parts=wants_parts)) as parts:
         async for part in parts:
             if isinstance(part, Completion) and part.cached:
@@ -109,9 +112,11 @@ async def _answer(
             yield part
 
 
-async def _look_up(key: str) -> Completion | None:
+async def _look_up(key: str, max_age_s: float | None) -> Completion | None:
     started = time.perf_counter()
     stored = await response_cache().get(key)
+    if stored is not None and max_age_s is not None and time.time() - (stored.stored_at or 0) > max_age_s:
+        stored = None
     observers.cache_read(hit=stored is not None)
     if stored is None:
         return None
@@ -123,16 +128,19 @@ async def _look_up(key: str) -> Completion | None:
 def _pieces(completion: Completion) -> list[Delta]:
     """What a stream of the completion would have carried."""
     extra = as_delta(completion.extra) if completion.extra else None
-    return [Delta(completion.text, extra)] if completion.text or extra else []
+    return [Delta(completion.text, extra, completion.stored_at)] if completion.text or extra else []
 
 
 async def _call(request: Request, key: str | None, turn: Turn | None, flight: flights.Flight) -> Completion:
     """Call the model until it answers, price and store the answer. Raises ProviderError."""
     async with turn or nullcontext():
         completion = await _attempts(request, turn, flight)
+        if turn is not None:
+            turn.answered(completion)
         if key is not None and completion.finish_reason is not None:
             # Before anybody sees it: what was paid for survives whatever happens to who asked.
-            await response_cache().put(key, completion)
+            stored = msgspec.structs.replace(completion, stored_at=time.time())
+            await response_cache().put(key, stored, request.cache_terms.ttl_s)
     return completion
 
 
@@ -149,7 +157,7 @@ async def _attempts(request: Request, turn: Turn | None, flight: flights.Flight)
                     turn.begin()
                 answered = await _observed(request, flight, admission)
         except ProviderError as error:
-            delay_s = retry_delay_s(error, attempt)
+            delay_s = retry_delay_s(error, attempt, request.max_attempts)
             if delay_s is None or not flight.restart():
                 raise
             await asyncio.sleep(delay_s)

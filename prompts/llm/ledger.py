@@ -34,6 +34,13 @@ class Reservation(msgspec.Struct, frozen=True):
     lease: str
 
 
+class Left(msgspec.Struct, frozen=True):
+    """Tokens that may still be used now, and in how many seconds all are free again."""
+
+    tokens: int
+    resets_s: float
+
+
 class Ledger(Protocol):
     """Reserves calls of endpoints."""
 
@@ -43,6 +50,10 @@ class Ledger(Protocol):
 
     async def settle(self, endpoint: Endpoint, held: Reservation, tokens: int, *, is_called: bool) -> None:
         """Put `tokens` in place of the estimate, give the place back, and the request if not called."""
+        ...
+
+    async def tokens_left(self, endpoint: Endpoint) -> Left | None:
+        """By what is reserved and used; None while nobody knows."""
         ...
 
 
@@ -80,6 +91,10 @@ class LocalLedger:
             if held.second in self._requests.get(name, ()):
                 self._add(name, held.second, 0 if is_called else -1, tokens - held.tokens)
 
+    async def tokens_left(self, endpoint: Endpoint) -> Left | None:
+        with self._lock:
+            return _left(self._tokens.get(_name(endpoint), {}), endpoint)
+
     def _first_free(self, endpoint: Endpoint, tokens: int, now: int, latest: int) -> int:
         limits, name = endpoint.limits, _name(endpoint)
         if len(self._requests) >= MAX_NAMES:
@@ -113,6 +128,13 @@ def _fits(counts: dict[int, int], second: int, more: int, limit: int | None) -> 
     if not limit:
         return True
     return sum(n for at, n in counts.items() if at >= second - WINDOW_S) + more <= limit
+
+
+def _left(counts: dict[int, int], endpoint: Endpoint) -> Left:
+    now = time.time()
+    spent = {second: count for second, count in _recent(counts, int(now)).items() if count > 0}
+    resets_s = max(0.0, max(spent, default=0) + WINDOW_S + 1 - now)
+    return Left(max(0, (endpoint.limits.tokens_per_min or 0) - sum(spent.values())), resets_s)
 
 
 _RESERVE = redis.Script(
@@ -228,6 +250,14 @@ class RedisLedger:
                 _SETTLE, _keys(endpoint), held.second, requests, more, held.lease
             )
         return None
+
+    async def tokens_left(self, endpoint: Endpoint) -> Left | None:
+        try:
+            flat = await redis.clients.get().command("HGETALL", _keys(endpoint)[0])
+        except redis.RedisDown:
+            return None
+        counted = {name.decode(): int(count) for name, count in flat.items()}
+        return _left({int(at[1:]): n for at, n in counted.items() if at[0] == "t"}, endpoint)
 
 
 class _Leases:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from prompts.llm.adaptive import Gate
-from prompts.llm.ledger import QueueFullError, Reservation, ledger
+from prompts.llm.ledger import Left, QueueFullError, Reservation, ledger
 from prompts.llm.per_loop import PerLoop
 from prompts.llm.pricing import estimate_tokens
 from prompts.llm.providers.base import Completion, Endpoint, ProviderError, Request, Usage
@@ -109,6 +109,11 @@ async def _settle(endpoint: Endpoint, held: Reservation, admission: Admission) -
     used = held.tokens if total is None else total
     is_called = admission.is_called
     await ledger().settle(endpoint, held, used if is_called else 0, is_called=is_called)
+
+
+async def tokens_left(endpoint: Endpoint) -> Left | None:
+    """What is left of the endpoint's tokens per minute; None without such a limit, or while nobody knows."""
+    return await ledger().tokens_left(endpoint) if endpoint.limits.tokens_per_min else None
 
 
 def _queue_full(endpoint: Endpoint) -> ProviderError:

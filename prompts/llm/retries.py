@@ -11,13 +11,13 @@ BACKOFF_MAX_S = 20.0
 RETRY_AFTER_MAX_S = 60.0
 
 
-def retry_delay_s(error: ProviderError, attempt: int) -> float | None:
-    """Seconds before attempt `attempt` + 1, None if there should be none.
+def retry_delay_s(error: ProviderError, attempt: int, most: int | None = None) -> float | None:
+    """Seconds before attempt `attempt` + 1, None if there should be none, as after `most`.
 
     Exponential backoff with full jitter (AWS Architecture Blog, 2015), at least what Retry-After asks
     for. A vendor that asks for more than RETRY_AFTER_MAX_S will not be there in time: no more attempts.
     """
-    if not error.is_retryable or attempt >= settings.MODEL_MAX_ATTEMPTS:
+    if not error.is_retryable or attempt >= (most or settings.MODEL_MAX_ATTEMPTS):
         return None
     asked_s = error.retry_after_s or 0.0
     if asked_s > RETRY_AFTER_MAX_S:

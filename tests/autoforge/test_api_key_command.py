@@ -1,6 +1,7 @@
 """`manage.py create_api_key`."""
 
 import json
+from decimal import Decimal
 from io import StringIO
 from typing import Any
 
@@ -43,6 +44,11 @@ def test_the_rate_limit_can_be_lifted() -> None:
     assert ApiKey.objects.get().rate_limit_per_min == 0
 
 
+def test_a_budget_is_dollars_a_month() -> None:
+    made("--project", "fresh", "--budget-usd", "12.5")
+    assert ApiKey.objects.get().budget_usd == Decimal("12.5")
+
+
 def test_an_existing_project_is_used() -> None:
     made("--project", "fresh")
     made("--project", "fresh", "--role", "viewer")
@@ -57,6 +63,9 @@ def test_an_existing_project_is_used() -> None:
         ["--project", "fresh", "--role", "king"],
         ["--project", "no spaces"],
         ["--project", "fresh", "--rate-limit", "-1"],
+        ["--project", "fresh", "--budget-usd", "-1"],
+        ["--project", "fresh", "--budget-usd", "NaN"],
+        ["--project", "fresh", "--budget-usd", "much"],
     ],
 )
 def test_nonsense_is_refused_and_makes_nothing(arguments: list[str]) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ from asgiref.testing import ApplicationCommunicator
 from django.core.handlers.asgi import ASGIHandler
 
 from autoforge.db.threads import in_db_thread
-from autoforge.models import IdempotentRequest, Project
+from autoforge.models import IdempotentRequest, KeySpending, Project, Role
+from autoforge.services import create_api_key
 from prompts import services
 from tests.conftest import ApiClient
 from tests.fake_vendor import FakeVendor, Reply, fake_vendor
@@ -323,3 +326,31 @@ async def test_a_caller_that_leaves_cancels_an_unstreamed_call(
     await request.leave()
     await asyncio.to_thread(vendor.wait_until, lambda v: v.aborted == 1 and v.in_flight == 0)
     assert not await in_db_thread(IdempotentRequest.objects.exists)()
+
+
+def test_the_budget_of_a_key_is_a_hard_limit(project: Project, vendor: FakeVendor, gpt: Any) -> None:
+    """Each call can cost 0.00022 dollars: of many at once, no more are made than the budget could pay."""
+    budget = Decimal("0.00048")
+    poor = create_api_key(project, name="poor", role=Role.EDITOR, budget_usd=budget)
+    vendor.default = Reply(delay_s=0.5)
+
+    def ask(number: int) -> int:
+        question = {"messages": [{"role": "user", "content": f"Call {number}"}]}
+        answer = ApiClient(poor.secret).post(URL, gpt | question | {"params": {"max_tokens": 100}})
+        assert answer.response.status_code == 200 or answer.body["code"] == "budget_spent", answer.body
+        return answer.response.status_code
+
+    with ThreadPoolExecutor(6) as pool:
+        statuses = sorted(pool.map(ask, range(6)))
+    assert statuses == [200, 200, 402, 402, 402, 402]
+    assert vendor.count == 2
+    # What the two did not cost is free again.
+    assert KeySpending.objects.get(key=poor.key).spent_usd == Decimal("0.000018")
+    assert ask(7) == 200
+
+
+async def test_a_stream_beyond_the_budget_fails(project: Project, vendor: FakeVendor, gpt: Any) -> None:
+    broke = await in_db_thread(create_api_key)(project, name="broke", role=Role.EDITOR, budget_usd=Decimal(0))
+    [(event, problem)] = await streamed(ApiClient(broke.secret), gpt)
+    assert (event, problem["code"]) == ("failed", "budget_spent")
+    assert vendor.count == 0

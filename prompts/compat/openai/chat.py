@@ -9,13 +9,14 @@ import msgspec
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from autoforge.idempotency import answer_once_async
-from prompts.call_schemas import cache_use
+from prompts.budget import on_budget
 from prompts.compat.openai.calls import requests_of
 from prompts.compat.openai.errors import error_body, of_provider
 from prompts.compat.openai.frames import Frame
 from prompts.compat.openai.schemas import ChatRequest, read_chat
-from prompts.compat.openai.surface import Exchange, json_response
+from prompts.compat.openai.surface import Exchange, json_response, token_headers
 from prompts.llm import client
+from prompts.llm.limits import tokens_left
 from prompts.llm.providers.base import Completion, Delta, ProviderError, Request
 
 # Another model would refuse these as well.
@@ -25,10 +26,10 @@ Parts = AsyncGenerator[Delta | Completion, None]
 
 
 async def complete_chat(exchange: Exchange) -> HttpResponseBase:
-    """The answer with X-Cache, or its stream. Raises AppError."""
+    """The answer or its stream, with X-Cache. Raises AppError."""
     body = read_chat(exchange.request.body)
-    asked = cache_use(exchange.request.headers.get("Cache-Control", ""))
-    requests = await requests_of(exchange.project, body, body.cache_use(asked))
+    manner = body.manner(exchange.request.headers.get("Cache-Control", ""))
+    requests = await requests_of(exchange.project, body, manner)
     if body.stream:
         return await _streamed(exchange, body, requests)
     return await answer_once_async(
@@ -45,39 +46,37 @@ class _Answered(NamedTuple):
     waited_ms: float
 
 
-async def _ask(requests: Requests, *, wants_parts: bool) -> _Answered:
+async def _ask(exchange: Exchange, requests: Requests, *, wants_parts: bool) -> _Answered:
     """The first of `requests` that is answered. Raises AppError in the words of the last that was not."""
     *others, last = requests
     began = time.perf_counter()
     for request in others:
         waited_ms = (time.perf_counter() - began) * 1000
         try:
-            return await _begun(request, wants_parts, waited_ms)
+            return await _begun(exchange, request, wants_parts, waited_ms)
         except ProviderError as error:
             if error.code in _FAULTS_OF_THE_REQUEST:
                 raise of_provider(error) from error
     try:
-        return await _begun(last, wants_parts, (time.perf_counter() - began) * 1000)
+        return await _begun(exchange, last, wants_parts, (time.perf_counter() - began) * 1000)
     except ProviderError as error:
         raise of_provider(error) from error
 
 
-async def _begun(request: Request, wants_parts: bool, waited_ms: float) -> _Answered:
+async def _begun(exchange: Exchange, request: Request, wants_parts: bool, waited_ms: float) -> _Answered:
+    request, turn = on_budget(request, exchange.actor)
     if not wants_parts:
-        return _Answered(request, await client.complete(request), None, waited_ms)
-    parts = client.stream(request)
+        return _Answered(request, await client.complete(request, turn=turn), None, waited_ms)
+    parts = client.stream(request, turn=turn)
     return _Answered(request, await anext(parts), parts, waited_ms)
 
 
 async def _whole(exchange: Exchange, body: ChatRequest, requests: Requests) -> HttpResponse:
-    answered = await _ask(requests, wants_parts=False)
+    answered = await _ask(exchange, requests, wants_parts=False)
     completion = answered.first
     assert isinstance(completion, Completion)
-    content = msgspec.json.encode(Frame(body.model).whole(completion))
-    headers = {
-        "X-Cache": "HIT" if completion.cached else "MISS",
-        "x-autoforge-model": answered.request.endpoint.name,
-    }
+    content = msgspec.json.encode(Frame(body.model, exchange.id).whole(completion))
+    headers = await _headers(answered)
     if completion.cost_usd is not None:
         headers["x-autoforge-cost-usd"] = f"{completion.cost_usd:f}"
     waited_ms = answered.waited_ms + completion.latency_ms + completion.queued_ms
@@ -87,11 +86,24 @@ async def _whole(exchange: Exchange, body: ChatRequest, requests: Requests) -> H
 async def _streamed(exchange: Exchange, body: ChatRequest, requests: Requests) -> StreamingHttpResponse:
     """The head goes out with the first part: until then a failure has a status, and a fallback."""
     before_ms = exchange.elapsed_ms
-    answered = await _ask(requests, wants_parts=True)
+    answered = await _ask(exchange, requests, wants_parts=True)
     # Proxies must pass every event on at once.
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    headers |= {"x-autoforge-model": answered.request.endpoint.name} | _overhead(before_ms)
-    return StreamingHttpResponse(_events(body, answered), content_type="text/event-stream", headers=headers)
+    headers |= await _headers(answered) | _overhead(before_ms)
+    events = _events(Frame(body.model, exchange.id), body, answered)
+    return StreamingHttpResponse(events, content_type="text/event-stream", headers=headers)
+
+
+async def _headers(answered: _Answered) -> dict[str, str]:
+    """Who answered, whether from the cache and how long ago, and what is left of the endpoint's tokens."""
+    first, endpoint = answered.first, answered.request.endpoint
+    is_hit = first.cached if isinstance(first, Completion) else first.stored_at is not None
+    headers = {"X-Cache": "HIT" if is_hit else "MISS", "x-autoforge-model": endpoint.name}
+    if first.stored_at is not None:
+        headers["Age"] = str(max(0, int(time.time() - first.stored_at)))
+    if endpoint.limits.tokens_per_min and (left := await tokens_left(endpoint)):
+        headers |= token_headers(endpoint.limits.tokens_per_min, left)
+    return headers
 
 
 def _overhead(own_ms: float) -> dict[str, str]:
@@ -99,28 +111,24 @@ def _overhead(own_ms: float) -> dict[str, str]:
     return {"x-autoforge-overhead-ms": f"{max(0.0, own_ms):.3f}"}
 
 
-async def _events(body: ChatRequest, answered: _Answered) -> AsyncIterator[bytes]:
+async def _events(frame: Frame, body: ChatRequest, answered: _Answered) -> AsyncIterator[bytes]:
     """Server-sent events. When the client leaves, this is closed, and with it the upstream call."""
-    frame = Frame(body.model)
     assert answered.rest is not None
-    yield _event(frame.opening())
     async with aclosing(answered.rest) as rest:
+        yield _event(frame.opening()) + _encoded(frame, body, answered.first)
         try:
-            for chunk in _chunks(frame, body, answered.first):
-                yield _event(chunk)
             async for part in rest:
-                for chunk in _chunks(frame, body, part):
-                    yield _event(chunk)
+                yield _encoded(frame, body, part)
         except ProviderError as error:
             yield _event(error_body(of_provider(error)))
-            return
-    yield b"data: [DONE]\n\n"
 
 
-def _chunks(frame: Frame, body: ChatRequest, part: Delta | Completion) -> list[dict[str, object]]:
+def _encoded(frame: Frame, body: ChatRequest, part: Delta | Completion) -> bytes:
+    """The events that a part becomes: sent together, they cost one write."""
     if isinstance(part, Completion):
-        return list(frame.closing(part, wants_usage=body.wants_usage))
-    return list(frame.pieces(part))
+        closing = frame.closing(part, wants_usage=body.wants_usage)
+        return b"".join(map(_event, closing)) + b"data: [DONE]\n\n"
+    return b"".join(map(_event, frame.pieces(part)))
 
 
 def _event(data: object) -> bytes:

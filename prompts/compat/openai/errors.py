@@ -15,6 +15,7 @@ from autoforge.errors import (
     UpstreamFailed,
     error_shapes,
 )
+from autoforge.spending import BudgetSpent
 from prompts.llm.providers.base import ProviderError
 
 PREFIX = "/v1/"
@@ -82,7 +83,9 @@ def of_provider(error: ProviderError) -> AppError:
 
 def error_response(error: AppError) -> HttpResponse:
     """`error` as OpenAI answers it; every answer has an x-request-id."""
-    headers = {"x-request-id": new_request_id()} | error.headers
+    if isinstance(error, BudgetSpent):
+        error = QuotaExceeded(error.detail, headers=NO_RETRY | error.headers)
+    headers = {"x-request-id": f"req_{new_id()}"} | error.headers
     content = msgspec.json.encode(error_body(error))
     return HttpResponse(content, status=status_of(error), content_type="application/json", headers=headers)
 
@@ -102,5 +105,6 @@ def status_of(error: AppError) -> int:
     return 400 if error.status == 422 else error.status
 
 
-def new_request_id() -> str:
-    return f"req_{uuid.uuid4().hex}"
+def new_id() -> str:
+    """Of a request, and of its answer."""
+    return uuid.uuid4().hex

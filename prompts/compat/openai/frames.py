@@ -1,7 +1,6 @@
 """Answers in OpenAI's shapes: a whole completion, and the chunks of a stream."""
 
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -29,9 +28,9 @@ class _Fields(NamedTuple):
 class Frame:
     """What all parts of one answer have in common."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, id: str) -> None:
         self._common = {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "id": f"chatcmpl-{id}",
             "created": int(time.time()),
             "model": model,
             "system_fingerprint": None,

@@ -1,15 +1,16 @@
 """What OpenAI's clients send. Fields we do not know are ignored, as OpenAI's own servers may add some."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from autoforge.errors import AppError, InvalidInput, validation_sentence
-from prompts.call_schemas import MAX_MESSAGES
-from prompts.llm.providers.base import CacheUse, merge_params
+from prompts.call_schemas import MAX_MESSAGES, cache_use, max_age_s
+from prompts.llm.providers.base import CacheTerms, CacheUse, merge_params
 
 MAX_FALLBACKS = 8
+MAX_ATTEMPTS = 10
 MAX_INPUTS = 2_048  # texts in one request for embeddings, as OpenAI has it
 
 Number = int | float | None
@@ -54,15 +55,40 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class CacheWish(msgspec.Struct, rename="kebab"):
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+
+
+class CacheWish(msgspec.Struct, rename="kebab", frozen=True):
     """The extension `cache` of the body, as LiteLLM has it."""
 
     no_cache: bool = False
     no_store: bool = False
+    s_maxage: Seconds | None = None
+    ttl: Seconds | None = None
+    namespace: Annotated[str, Meta(max_length=200)] = ""
+
+    def use(self, asked: CacheUse) -> CacheUse:
+        """The stricter of what this and the headers ask."""
+        if asked == "no-store" or self.no_store:
+            return "no-store"
+        return "no-cache" if asked == "no-cache" or self.no_cache else "use"
+
+    def terms(self, max_age_s: float | None) -> CacheTerms:
+        """The same of a stored answer's age."""
+        ages = [age for age in (self.s_maxage, max_age_s) if age is not None]
+        return CacheTerms(min(ages, default=None), self.ttl, self.namespace)
+
+
+class Manner(NamedTuple):
+    """How a question is put, beside what is asked."""
+
+    cache: CacheUse
+    terms: CacheTerms
+    max_attempts: int | None
 
 
 class ChatRequest(Params, kw_only=True):
-    """A chat completion. `vars`, `endpoint`, `fallbacks` and `cache` are ours."""
+    """A chat completion. `vars` and what follows it are ours."""
 
     model: str
     messages: Annotated[list[Object], Meta(max_length=MAX_MESSAGES)] = []
@@ -72,22 +98,25 @@ class ChatRequest(Params, kw_only=True):
     vars: Object | None = None
     endpoint: str | None = None
     fallbacks: Annotated[list[str], Meta(max_length=MAX_FALLBACKS)] = []
+    max_attempts: Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS)] | None = None
+    timeout_s: Seconds | None = None
     cache: CacheWish | None = None
 
     @property
     def params(self) -> dict[str, Any]:
-        return merge_params({name: getattr(self, name) for name in Params.__struct_fields__})
+        sent = {name: getattr(self, name) for name in Params.__struct_fields__}
+        return merge_params(sent, {"timeout_s": self.timeout_s})
 
     @property
     def wants_usage(self) -> bool:
         """Whether a stream ends with a chunk that tells the usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def cache_use(self, asked: CacheUse) -> CacheUse:
-        """What is asked of the cache by the body and, as `asked`, by the headers: the stricter of both."""
-        if asked == "no-store" or (self.cache and self.cache.no_store):
-            return "no-store"
-        return "no-cache" if asked == "no-cache" or (self.cache and self.cache.no_cache) else "use"
+    def manner(self, cache_control: str) -> Manner:
+        """By the body and the request's Cache-Control together."""
+        wish = self.cache or CacheWish()
+        terms = wish.terms(max_age_s(cache_control))
+        return Manner(wish.use(cache_use(cache_control)), terms, self.max_attempts)
 
 
 class EmbeddingsRequest(msgspec.Struct, kw_only=True):

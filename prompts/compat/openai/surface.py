@@ -13,7 +13,8 @@ from autoforge.db.threads import in_db_thread
 from autoforge.errors import MethodNotAllowed, as_app_error
 from autoforge.models import Project, Role
 from autoforge.throttling import Quota, headers_of, policies_for, refusal, throttle
-from prompts.compat.openai.errors import error_response, new_request_id
+from prompts.compat.openai.errors import error_response, new_id
+from prompts.llm.ledger import Left
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Exchange:
 
     request: HttpRequest
     actor: Actor
+    id: str
     started: float  # time.perf_counter()
 
     @property
@@ -44,10 +46,12 @@ def answers(**handlers: Handler) -> View:
     """
 
     async def view(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
-        headers = {"x-request-id": new_request_id()}
+        id = new_id()
+        headers = {"x-request-id": f"req_{id}"}
         response: HttpResponseBase
         try:
-            response = await _answer(request, handlers, headers, kwargs)
+            exchange = await _let_in(request, id, headers)
+            response = await _answer(exchange, handlers, kwargs)
         except Exception as exc:
             error = as_app_error(exc)
             if error is None:
@@ -63,10 +67,9 @@ def answers(**handlers: Handler) -> View:
 
 
 async def _answer(
-    request: HttpRequest, handlers: dict[str, Handler], headers: dict[str, str], kwargs: dict[str, Any]
+    exchange: Exchange, handlers: dict[str, Handler], kwargs: dict[str, Any]
 ) -> HttpResponseBase:
-    exchange = await _let_in(request, headers)
-    method = "GET" if request.method == "HEAD" else str(request.method)
+    method = str(exchange.request.method).replace("HEAD", "GET")
     if (handler := handlers.get(method)) is None:
         allowed = ", ".join(sorted({*handlers, "HEAD"} if "GET" in handlers else handlers))
         raise MethodNotAllowed(f"{method} is not allowed here, only {allowed}.", headers={"Allow": allowed})
@@ -74,7 +77,7 @@ async def _answer(
     return await handler(exchange, **kwargs)
 
 
-async def _let_in(request: HttpRequest, headers: dict[str, str]) -> Exchange:
+async def _let_in(request: HttpRequest, id: str, headers: dict[str, str]) -> Exchange:
     """Authenticate and count the request; `headers` learn what is left. Raises AppError."""
     started = time.perf_counter()
     actor = remembered_actor(request) or await in_db_thread(authenticate)(request)
@@ -86,7 +89,7 @@ async def _let_in(request: HttpRequest, headers: dict[str, str]) -> Exchange:
         headers |= headers_of(quotas) | _openai_headers(quotas)
         if quota.wait_s is not None:
             raise refusal(quota)
-    return Exchange(request, actor, started)
+    return Exchange(request, actor, id, started)
 
 
 def _openai_headers(quotas: list[Quota]) -> dict[str, str]:
@@ -96,6 +99,15 @@ def _openai_headers(quotas: list[Quota]) -> dict[str, str]:
         "x-ratelimit-limit-requests": str(closest.policy.per_min),
         "x-ratelimit-remaining-requests": str(closest.left),
         "x-ratelimit-reset-requests": f"{math.ceil(closest.resets_s)}s",
+    }
+
+
+def token_headers(per_min: int, left: Left) -> dict[str, str]:
+    """What an endpoint may still answer within this minute."""
+    return {
+        "x-ratelimit-limit-tokens": str(per_min),
+        "x-ratelimit-remaining-tokens": str(left.tokens),
+        "x-ratelimit-reset-tokens": f"{math.ceil(left.resets_s)}s",
     }
 
 

@@ -67,6 +67,17 @@ class Endpoint(msgspec.Struct, frozen=True):
         yield repr(self)
 
 
+class CacheTerms(msgspec.Struct, frozen=True):
+    """Which stored answers will do and how long the new one is kept, in seconds; None: the cache's own bound.
+
+    Answers are found only in the `namespace` in which they were stored.
+    """
+
+    max_age_s: float | None = None
+    ttl_s: float | None = None
+    namespace: str = ""
+
+
 class Request(msgspec.Struct, frozen=True):
     """One question to one endpoint. `params` are already merged (see `merge_params`)."""
 
@@ -76,6 +87,9 @@ class Request(msgspec.Struct, frozen=True):
     repeat: int = 0
     expected: str | None = None  # read only by `simulated` with output "expected"
     cache: CacheUse = "use"
+    cache_terms: CacheTerms = CacheTerms()
+    max_attempts: int | None = None  # None: settings.MODEL_MAX_ATTEMPTS
+    payer: str = ""  # whose budget pays: only callers with the same one share a call
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -99,7 +113,8 @@ class Completion(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `latency_ms` is the successful call alone; waiting for limits and between attempts is `queued_ms`.
     `ttft_ms` is None where the answer came in one piece. `extra` holds every further field (tool_calls,
-    reasoning_content, logprobs, system_fingerprint, ...), so that a cache hit replays them.
+    reasoning_content, logprobs, system_fingerprint, ...), so that a cache hit replays them. `stored_at`
+    is the time.time() at which an answer from the cache was put there.
     """
 
     text: str
@@ -114,6 +129,7 @@ class Completion(msgspec.Struct, frozen=True, omit_defaults=True):
     saved_usd: Decimal | None = None
     extra: dict[str, Any] = {}
     queued_ms: float = 0.0
+    stored_at: float | None = None
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -121,6 +137,7 @@ class Delta(msgspec.Struct, frozen=True):
 
     text: str = ""
     extra: dict[str, Any] | None = None
+    stored_at: float | None = None  # of a piece from the cache, as Completion has it
 
 
 class ProviderError(Exception):

@@ -1,4 +1,4 @@
-"""A real server process on SQLite with a fake vendor behind it, and OpenAI's own clients before it."""
+"""Real server processes in both shapes with a fake vendor behind them, OpenAI's own clients before them."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
+from autoforge.local_services import ServiceError, local_services
 from tests.fake_vendor import FakeVendor, Reply, fake_vendor
 from tests.realtime.clients import ROOT, WebProcess
 
@@ -38,8 +39,22 @@ def vendor(running_vendor: FakeVendor) -> Iterator[FakeVendor]:
 
 
 @pytest.fixture(scope="session")
-def gateway(tmp_path_factory: pytest.TempPathFactory, running_vendor: FakeVendor) -> Iterator[WebProcess]:
+def services() -> Iterator[dict[str, str]]:
+    """A PostgreSQL and a Valkey of our own."""
+    try:
+        with local_services() as urls:
+            yield urls
+    except ServiceError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session", params=["sqlite", "services"])
+def gateway(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, running_vendor: FakeVendor
+) -> Iterator[WebProcess]:
+    """With nothing configured, and on PostgreSQL and Valkey."""
     var_dir = tmp_path_factory.mktemp("openai")
+    urls = request.getfixturevalue("services") if request.param == "services" else {}
     environment = {
         "AUTOFORGE_VAR_DIR": str(var_dir),
         "AUTOFORGE_ALLOW_PRIVATE_ENDPOINTS": "1",
@@ -47,7 +62,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, running_vendor: FakeVendor
         "DATABASE_URL": "",
         "REDIS_URL": "",
         "DEBUG": "1",
-    }
+    } | urls
     filled = subprocess.run(
         [sys.executable, "-m", "tests.prompts.compat.openai.populate", running_vendor.base_url],
         cwd=ROOT,

@@ -20,7 +20,7 @@ from autoforge.auth import Actor
 from autoforge.models import Project, Role
 from autoforge.services import create_api_key
 from prompts import services
-from prompts.llm.providers.base import Prices
+from prompts.llm.providers.base import Limits, Prices
 
 
 def populate(vendor_url: str) -> dict[str, str]:
@@ -37,6 +37,14 @@ def populate(vendor_url: str) -> dict[str, str]:
     }.items():
         services.create_endpoint(acme, name=name, provider="simulated", settings=settings)
     services.create_endpoint(acme, name="local", provider="local")
+    services.create_endpoint(
+        acme,
+        name="metered",
+        provider="openai",
+        model="vendor-metered",
+        base_url=vendor_url,
+        limits=Limits(tokens_per_min=100_000),
+    )
     services.create_endpoint(rival, name="secret", provider="simulated")
     actor = Actor.system(acme)
     services.create_prompt(
@@ -48,11 +56,22 @@ def populate(vendor_url: str) -> dict[str, str]:
         labels=["production"],
         actor=actor,
     )
+    services.create_prompt(
+        acme,
+        name="careful",
+        type="text",
+        template="Hello {{ name }}",
+        config={"model": "gpt", "fallbacks": ["failing", "spare"]},
+        actor=actor,
+    )
     services.create_prompt(acme, name="homeless", type="text", template="Hi", actor=actor)
     keys = {
         "editor": create_api_key(acme, name="editor", role=Role.EDITOR, rate_limit_per_min=0),
         "counted": create_api_key(acme, name="counted", role=Role.EDITOR, rate_limit_per_min=600),
         "scarce": create_api_key(acme, name="scarce", role=Role.EDITOR, rate_limit_per_min=1),
+        "poor": create_api_key(
+            acme, name="poor", role=Role.EDITOR, rate_limit_per_min=0, budget_usd=Decimal("0.001")
+        ),
         "owner": create_api_key(acme, name="owner", role=Role.OWNER),
         "viewer": create_api_key(acme, name="viewer", role=Role.VIEWER),
         "stranger": create_api_key(rival, name="stranger", role=Role.OWNER),

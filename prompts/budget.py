@@ -1,0 +1,51 @@
+"""Calls that the budget of an API key pays for: their most is reserved before, their cost settled after."""
+
+import asyncio
+from decimal import Decimal
+
+import msgspec
+
+from autoforge.auth import Actor
+from autoforge.db.threads import in_db_thread
+from autoforge.spending import reserve, settle
+from prompts.llm.pricing import estimate_usd, prepare
+from prompts.llm.providers.base import Completion, Request
+
+
+class KeyTurn:
+    """A call's turn at a key's budget. Raises BudgetSpent when it is entered.
+
+    A call that failed costs nothing; of one that its client broke off nobody knows what the vendor
+    bills: it counts with the most it could cost.
+    """
+
+    def __init__(self, key_id: int, budget_usd: Decimal, request: Request) -> None:
+        self._key_id, self._budget_usd, self._request = key_id, budget_usd, request
+        self._reserved = self._cost = Decimal(0)
+
+    async def __aenter__(self) -> None:
+        endpoint, messages, params = self._request.endpoint, self._request.messages, self._request.params
+        await prepare(endpoint)
+        self._reserved = estimate_usd(endpoint, messages, params)
+        self._month = await in_db_thread(reserve)(self._key_id, self._budget_usd, self._reserved)
+
+    async def __aexit__(self, kind: object = None, *_: object) -> None:
+        if kind is not asyncio.CancelledError and self._cost != self._reserved:
+            await in_db_thread(settle)(self._key_id, self._month, self._cost - self._reserved)
+
+    def begin(self) -> None:
+        """The money is reserved already."""
+
+    def answered(self, completion: Completion) -> None:
+        self._cost = completion.cost_usd or Decimal(0)
+
+
+def on_budget(request: Request, actor: Actor) -> tuple[Request, KeyTurn | None]:
+    """The request and its turn, as the client wants them; None where the actor's key has no budget.
+
+    A call is shared only by requests with the same key: a refusal is nobody else's.
+    """
+    if actor.key_id is None or actor.budget_usd is None:
+        return request, None
+    turn = KeyTurn(actor.key_id, actor.budget_usd, request)
+    return msgspec.structs.replace(request, payer=f"key {actor.key_id}"), turn
