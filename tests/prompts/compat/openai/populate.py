@@ -76,7 +76,8 @@ def populate(vendor_url: str) -> dict[str, str]:
         "viewer": create_api_key(acme, name="viewer", role=Role.VIEWER),
         "stranger": create_api_key(rival, name="stranger", role=Role.OWNER),
     }
-    return {name: key.secret for name, key in keys.items()}
+    secrets = {name: key.secret for name, key in keys.items()}
+    return secrets | {"editor_public": keys["editor"].key.public_id}
 
 
 if __name__ == "__main__":
