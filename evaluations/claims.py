@@ -9,7 +9,7 @@ from functools import partial
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, Subquery
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -171,9 +171,11 @@ def end_run(run_id: UUID, state: RunState, reason: str = "") -> bool:
     if run is None:
         return False
     run.state, run.reason, run.finished_at = state, reason.replace("\0", ""), timezone.now()
-    run.save(update_fields=["state", "reason", "finished_at"])
     if run.is_external:
         run.workers.all().delete()
+        # What came after its last result was waiting for more.
+        run.finished_at = run.results.aggregate(last=Max("created_at"))["last"] or run.finished_at
+    run.save(update_fields=["state", "reason", "finished_at"])
     transaction.on_commit(partial(_tell_end, run))
     return True
 

@@ -40,10 +40,15 @@ class Spot(msgspec.Struct, frozen=True):
 
 @transaction.atomic
 def open_run(project: Project, identity: Identity, dataset: Dataset, *, actor: Actor) -> Run:
-    """The run of that identity or of that name over the data set: locked, live unless it was cancelled."""
+    """The run of that identity or of that name over the data set: locked, live unless it was cancelled.
+
+    Raises InvalidInput when the run of that identity is over another data set.
+    """
     # The data set's lock lets only one of many first messages open the run.
     Dataset.objects.select_for_update().get(pk=dataset.pk)
     run = find_external_run(project, identity, dataset) or _new_run(project, identity, dataset, actor)
+    if run.dataset_id != dataset.pk:
+        raise InvalidInput(f"The run {run.name!r} is over the data set {run.dataset.name!r}, and no other.")
     lock_run(run.pk)
     run.refresh_from_db()
     if run.state == RunState.FINISHED:

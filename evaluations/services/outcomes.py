@@ -20,6 +20,9 @@ from prompts.models import PromptVersion
 MAX_CALLS = 200  # of one cell; what more there is, is not counted
 
 
+MAX_TOTAL = 2**31 - 1  # what the columns hold
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One call of a model that a cell made."""
 
@@ -92,7 +95,7 @@ def _finished(cell: ExternalCell, outcome: Outcome, calls: list[Call]) -> Finish
 def _total(numbers: Iterable[Any]) -> Any:
     """Their sum; None when none is known."""
     known = [number for number in numbers if number is not None]
-    return sum(known) if known else None
+    return min(sum(known), MAX_TOTAL) if known else None
 
 
 def _name_column(run: Run, calls: Sequence[Call]) -> None:

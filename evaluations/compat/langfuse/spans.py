@@ -82,7 +82,7 @@ class Span(msgspec.Struct, frozen=True):
         """An attribute that is a JSON object of numbers; what is none counts as absent."""
         try:
             found = msgspec.json.decode(self.observation(name) or "{}")
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 

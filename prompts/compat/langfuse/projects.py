@@ -1,7 +1,7 @@
 """`/api/public/health` and `/projects`: whether we are here, and whose key it is."""
 
 import msgspec
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 
 from prompts.compat.langfuse.surface import Exchange, json_response
 
@@ -9,7 +9,7 @@ from prompts.compat.langfuse.surface import Exchange, json_response
 VERSION = "4.0.0"
 
 
-def show_health(request: HttpRequest) -> HttpResponse:
+def show_health() -> HttpResponse:
     """Needs no key."""
     return json_response({"version": VERSION, "status": "OK"})
 

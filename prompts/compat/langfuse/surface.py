@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+from msgspec import Meta
 
 from autoforge.auth import Actor, authenticate
 from autoforge.errors import (
@@ -26,6 +27,7 @@ from prompts.compat.langfuse.errors import InvalidBody, error_response
 T = TypeVar("T")
 M = TypeVar("M", bound=Model)
 MAX_PAGE = 100
+MAX_PAGE_NUMBER = 10_000_000
 
 
 @dataclass(slots=True)
@@ -109,14 +111,14 @@ def json_response(answer: object, status: int = 200) -> HttpResponse:
 class PageQuery(msgspec.Struct, kw_only=True, rename="camel"):
     """`?page=&limit=`, as Langfuse counts: pages begin at 1."""
 
-    page: int = 1
+    page: Annotated[int, Meta(ge=1, le=MAX_PAGE_NUMBER)] = 1
     limit: int = 50
 
 
 def page_of(rows: QuerySet[M], query: PageQuery, show: Callable[[list[M]], list[Any]]) -> HttpResponse:
     """One page of `rows`, which are ordered, with Langfuse's count of all. Raises InvalidInput."""
-    if not 1 <= query.limit <= MAX_PAGE or query.page < 1:
-        raise InvalidInput(f"limit must be between 1 and {MAX_PAGE}, and page at least 1.")
+    if not 1 <= query.limit <= MAX_PAGE:
+        raise InvalidInput(f"limit must be between 1 and {MAX_PAGE}, not {query.limit}.")
     total = rows.count()
     start = (query.page - 1) * query.limit
     shown = show(list(rows[start : start + query.limit]))
@@ -127,6 +129,19 @@ def page_of(rows: QuerySet[M], query: PageQuery, show: Callable[[list[M]], list[
         "totalPages": math.ceil(total / query.limit),
     }
     return json_response({"data": shown, "meta": meta})
+
+
+def open_to_all(show: Callable[[], HttpResponse]) -> View:
+    """A view of what is told without a key."""
+
+    def view(request: HttpRequest) -> HttpResponse:
+        if request.method in ("GET", "HEAD"):
+            return show()
+        error = MethodNotAllowed(f"{request.method} is not allowed here.", headers={"Allow": "GET, HEAD"})
+        return error_response(error)
+
+    view.csrf_exempt = True  # type: ignore[attr-defined]  # it changes nothing
+    return view
 
 
 def refuse_path(request: HttpRequest, **kwargs: Any) -> HttpResponse:

@@ -3,11 +3,11 @@
 from django.urls import path, re_path
 
 from prompts.compat.langfuse import projects, prompts
-from prompts.compat.langfuse.surface import answers, refuse_path
+from prompts.compat.langfuse.surface import answers, open_to_all, refuse_path
 
 # The clients percent-encode a whole name, `/` included, and it arrives decoded: longer routes first.
 urlpatterns = [
-    path("health", projects.show_health, name="langfuse-health"),
+    path("health", open_to_all(projects.show_health), name="langfuse-health"),
     path("projects", answers(GET=projects.list_projects), name="langfuse-projects"),
     path(
         "v2/prompts", answers(GET=prompts.list_prompts, POST=prompts.create_prompt), name="langfuse-prompts"

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.test import override_settings
+from django.test import Client, override_settings
 from google.protobuf.json_format import MessageToDict
 
 from evaluations import executor
 from evaluations.events import ResultRecorded, RunEnded, RunProgressed
-from evaluations.models import ExternalCell, PendingScore, Run, RunWorker
+from evaluations.models import PendingScore, Run, RunWorker
 from tests.conftest import ApiClient
 from tests.evaluations.compat.langfuse.conftest import (
     PUBLIC,
@@ -225,6 +225,35 @@ def test_otlp_in_json_means_the_same(api: ApiClient, items: list[str]) -> None:
     assert only_run(api)["failed"] == 1
 
 
+def test_an_experiment_has_one_data_set(api: ApiClient, items: list[str], send: Send) -> None:
+    [other] = fill(api, "others", 1)
+    send(done(items[0], 1))
+    assert b"over the data set 'capitals'" in send(done(other, 2)).expect(200)
+    assert only_run(api)["done"] == 1
+
+
+def test_the_desk_shows_a_run_that_is_executed_elsewhere(
+    api: ApiClient, items: list[str], send: Send, admin_client: Client
+) -> None:
+    send(done(items[0], 1))
+    api.post(SCORES, [score(1, "fine")]).expect(202)
+    run = only_run(api)
+    [result] = results_of(api, run)
+    for path in (
+        f"run/{run['id']}/change",
+        f"run/{run['id']}/compare",
+        f"result/{result['id']}/change",
+        "result",
+    ):
+        page = admin_client.get(f"/admin/evaluations/{path}/").content.decode()
+        assert "run 1" in page
+        assert "vNone" not in page
+    assert admin_client.get(f"/admin/evaluations/run/add/?from={run['id']}").status_code == 200
+    finish(run)
+    page = admin_client.get(f"/admin/evaluations/run/{run['id']}/change/").content.decode()
+    assert 'id="resume"' not in page
+
+
 def test_other_projects_and_viewers_change_nothing(
     api: ApiClient, viewer: ApiClient, stranger: ApiClient, items: list[str], send: Send
 ) -> None:
@@ -265,9 +294,6 @@ def test_batches_are_bounded_and_must_be_otlp(api: ApiClient, items: list[str], 
     post(api.with_headers(Content_Encoding="br"), b"").expect(415)
     api.post(SCORES, [{}] * 1_001).expect(400)
     api.post(SCORES, [score(1, 1, id="x" * 201)]).expect(207)
-    for trace in range(100):
-        ExternalCell.objects.filter(trace_id=f"{trace:032x}").delete()
-        send(done(items[0], 100 + trace))
-    answer = send(done(items[0], 300))
-    assert b"at most 100 times" in answer.expect(200)
+    send(*(done(items[0], trace) for trace in range(1, 101))).expect(200)
+    assert b"at most 100 times" in send(done(items[0], 300)).expect(200)
     assert only_run(api)["done"] == 100

@@ -157,7 +157,17 @@ def test_a_pair_of_keys_names_its_project(project: Project, api: ApiClient) -> N
         ("POST", PROMPTS, b'{"name": "a", "prompt": "", "config": 5}', 400, "InvalidRequestError"),
         ("POST", PROMPTS, b'{"name": 5, "prompt": ""}', 400, [{"message": "name: expected str, got int."}]),
         ("GET", f"{PROMPTS}?page=x", b"", 400, [{"message": "page: expected int, got str."}]),
-        ("GET", f"{PROMPTS}?page=0", b"", 400, "InvalidRequestError"),
+        ("GET", f"{PROMPTS}?limit=0", b"", 400, "InvalidRequestError"),
+        ("GET", f"{PROMPTS}?page=0", b"", 400, [{"message": "page: Expected int >= 1."}]),
+        (
+            "GET",
+            f"{PROMPTS}/x?version=99999999999",
+            b"",
+            400,
+            [{"message": "version: Expected int <= 2147483647."}],
+        ),
+        ("PATCH", f"{PROMPTS}/x/versions/99999999999", b'{"newLabels": []}', 404, "LangfuseNotFoundError"),
+        ("POST", "/api/public/health", b"", 405, "MethodNotAllowedError"),
     ],
 )
 def test_everything_is_refused_in_langfuses_form(

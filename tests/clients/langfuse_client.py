@@ -1,0 +1,83 @@
+"""What a user of Langfuse's Python SDK does, in an environment that has only that: prints what was seen."""
+
+import json
+import sys
+
+from langfuse import Evaluation, Langfuse
+
+name = sys.argv[1]
+# Address and keys come from the environment: nothing else was changed.
+langfuse = Langfuse()
+assert langfuse.auth_check()
+
+TEXT = "As a {{level}} critic, rate {{ movie }}. Keep {% this %}."
+MOVIE = f"{name}/movie critic"
+first = langfuse.create_prompt(
+    name=MOVIE, prompt=TEXT, labels=["production"], tags=["films"], config={"temperature": 0}
+)
+second = langfuse.create_prompt(name=MOVIE, prompt=TEXT + " Be short.", labels=["staging"])
+prompt = langfuse.get_prompt(MOVIE)
+seen = {
+    "prompt": {
+        "created": [first.version, second.version],
+        "text": prompt.prompt,
+        "compiled": prompt.compile(level="harsh", movie="Dune"),
+        "labels": prompt.labels,
+        "config": prompt.config,
+        "staging": langfuse.get_prompt(MOVIE, label="staging").version,
+    },
+    "cached": langfuse.get_prompt(MOVIE).version,
+}
+langfuse.update_prompt(name=MOVIE, version=2, new_labels=["production"])
+seen["moved"] = langfuse.get_prompt(MOVIE, cache_ttl_seconds=0).version
+seen["fallback"] = langfuse.get_prompt("nobody", fallback="Say {{x}}", max_retries=0).compile(x="hi")
+CHAT = [
+    {"role": "system", "content": "You are {{who}}."},
+    {"type": "placeholder", "name": "history"},
+    {"role": "user", "content": "{{question}}"},
+]
+langfuse.create_prompt(name=f"{name}/chat", type="chat", prompt=CHAT, labels=["production"])
+chat = langfuse.get_prompt(f"{name}/chat", type="chat")
+seen["chat"] = chat.compile(who="Ann", question="Why?", history=[{"role": "user", "content": "Hi"}])
+
+langfuse.create_dataset(name=name, description="Capitals", metadata={"owner": "me"})
+for id, country, capital in [("1", "France", "Paris"), ("2", "Peru", "Lima"), ("2", "Chile", "Santiago")]:
+    langfuse.create_dataset_item(
+        dataset_name=name, id=f"{name}-{id}", input={"country": country}, expected_output=capital
+    )
+dataset = langfuse.get_dataset(name)
+seen["items"] = [[item.input["country"], item.expected_output] for item in dataset.items]
+
+
+def always_paris(*, item, **kwargs):
+    """With a model call in it."""
+    with langfuse.start_as_current_observation(
+        name="call", as_type="generation", model="gpt-test", prompt=prompt, input=item.input
+    ) as call:
+        call.update(usage_details={"input": 7, "output": 3}, cost_details={"input": 0.001, "output": 0.002})
+    return "Paris"
+
+
+def knows_all(*, item, **kwargs):
+    return item.expected_output
+
+
+def is_right(*, output, expected_output, **kwargs):
+    return Evaluation(name="is_right", value=float(output == expected_output), comment=f"got {output}")
+
+
+def share_right(*, item_results, **kwargs):
+    values = [evaluation.value for result in item_results for evaluation in result.evaluations]
+    return Evaluation(name="share_right", value=sum(values) / len(values))
+
+
+def run(run_name, task):
+    done = dataset.run_experiment(
+        name=name, run_name=run_name, task=task, evaluators=[is_right], run_evaluators=[share_right]
+    )
+    return len(done.item_results)
+
+
+seen["results"] = [run("always Paris", always_paris), run("knows all", knows_all)]
+langfuse.flush()
+json.dump(seen, sys.stdout)
