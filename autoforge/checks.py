@@ -16,6 +16,7 @@ from autoforge.models import Role
 
 # Every process runs these when it starts; Django's own are for `manage.py check`.
 OURS = "autoforge"
+MIN_MEMORY_BYTES = 160 * 2**20
 POOL_OPTIONS = {"POOL_SIZE", "MAX_OVERFLOW", "TIMEOUT", "RECYCLE", "PRE_PING", "ECHO"}
 
 
@@ -35,6 +36,15 @@ def _is_set(name: str) -> bool:
         return bool(getattr(settings, name))
     except ImproperlyConfigured:  # what Django does about an empty SECRET_KEY
         return False
+
+
+@register(OURS)
+def processes_fit_their_memory(**_: Any) -> list[CheckMessage]:
+    """With less than a process takes at rest it would trim and refuse all the time."""
+    if settings.MEMORY_LIMIT_BYTES >= MIN_MEMORY_BYTES:
+        return []
+    least = MIN_MEMORY_BYTES // 2**20
+    return [Error(f"AUTOFORGE_MEMORY_LIMIT_MB must be at least {least}: a process needs as much.")]
 
 
 @register(OURS)

@@ -41,8 +41,9 @@ class LocalCache(CountsGets, LocMemCache):
     """Django's, which bounds entries only. `MAX_BYTES` bounds it; `IS_TRIMMED`: it can be done without."""
 
     layer = "process"
-    _cache: Any  # Django's own, as is the next
-    _expire_info: Any
+    # Django's own.
+    _cache: _Sized
+    _expire_info: dict[str, Any]
 
     def __init__(self, name: str, params: dict[str, Any]) -> None:
         # Each thread has an object of its own, and all of them the same dictionary.
@@ -60,19 +61,14 @@ class LocalCache(CountsGets, LocMemCache):
 
     def trim(self) -> int:
         """Forget everything; the bytes freed."""
-        freed = self._held.size_bytes
+        freed = self._cache.size_bytes
         self.clear()
         return freed
 
-    @property
-    def _held(self) -> _Sized:
-        held: _Sized = self._cache
-        return held
-
     def _set(self, key: str, value: bytes, *timeout: Any) -> None:
-        super()._set(key, value, *timeout)  # type: ignore[misc]  # Django's own
-        while self._held.size_bytes > self._max_bytes:
-            oldest, _ = self._held.popitem()
+        super()._set(key, value, *timeout)  # type: ignore[misc]
+        while self._cache.size_bytes > self._max_bytes:
+            oldest, _ = self._cache.popitem()
             del self._expire_info[oldest]
 
 

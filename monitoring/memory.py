@@ -55,7 +55,7 @@ class Guard:
 
     def start(self, kind: str, *, is_supervised: bool = False) -> None:
         """Watch from now on. `kind` is web, worker, beat or all; only a supervised process is ever ended."""
-        if self._pid == os.getpid() or not settings.MEMORY_LIMIT_BYTES:
+        if self._pid == os.getpid():
             return
         self._pid = os.getpid()
         self._reset(kind, is_supervised=is_supervised)

@@ -14,8 +14,9 @@ from monitoring.perf.measuring import measured
 from monitoring.perf.report import Figure, Report
 from monitoring.perf.runs import CellLoad, execute, new_cells
 from monitoring.perf.server import Server
+from monitoring.perf.visits import visit
 
-HELP = "growth of resident memory over many requests and cells, after a warm-up"
+HELP = "growth of resident memory over many requests, WebSockets and cells, after a warm-up"
 _USERS = 20
 _WARM_UP_SHARE = 0.2
 _SAMPLE_S = 0.5
@@ -26,6 +27,7 @@ _MODEL = "perf-instant"
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--cells", type=int, default=20_000)
+    parser.add_argument("--visits", type=int, default=1_000, help="WebSockets that come and go")
 
 
 async def run(server: Server, options: Namespace) -> Report:
@@ -34,7 +36,8 @@ async def run(server: Server, options: Namespace) -> Report:
         raise PerfError("`perf memory` reads the processes' memory: it does not work with --url.")
     report = Report(
         command="memory",
-        sent=f"{options.requests:,} requests of the REST mix by {_USERS} users, {options.cells:,} cells",
+        sent=f"{options.requests:,} requests of the REST mix by {_USERS} users, {options.cells:,} cells,"
+        f" {options.visits:,} WebSockets that come and go",
     )
     async with api_of(server, connections=_USERS) as api:
         run_id = await mix.prepare(api)
@@ -42,6 +45,9 @@ async def run(server: Server, options: Namespace) -> Report:
             await _requests(api, run_id, int(options.requests * _WARM_UP_SHARE))
             async with growth(report, server, "web", f"{options.requests:,} requests"):
                 await _requests(api, run_id, options.requests)
+            await visit(server, max(int(options.visits * _WARM_UP_SHARE), 1))
+            async with growth(report, server, "web", f"{options.visits:,} WebSockets"):
+                await visit(server, options.visits)
             await _cells(api, server, max(int(options.cells * _WARM_UP_SHARE), 1))
             async with growth(report, server, "worker", f"{options.cells:,} cells"):
                 await _cells(api, server, options.cells)
@@ -89,7 +95,7 @@ async def growth(report: Report, server: Server, kind: str, load: str) -> AsyncI
             must=_MAX_GROWTH_MIB,
             aim=2.0,
         ),
-        Figure(name=f"{kind} RSS at the end", value=round(last, 1), unit="MiB"),
+        Figure(name=f"{kind} RSS after {load}", value=round(last, 1), unit="MiB"),
         # A process that was replaced starts small: the growth would say nothing.
-        Figure(name=f"{kind} processes replaced", value=replaced, better="lower", must=0),
+        Figure(name=f"{kind} processes replaced over {load}", value=replaced, better="lower", must=0),
     ]

@@ -24,17 +24,27 @@ def print_report(report: Report, console: Console) -> None:
         console.print(_latencies(report.latencies))
     if report.figures:
         console.print(_figures(report.figures))
+    if report.problem:
+        console.print(f"[red]{report.problem}[/red]")
     for note in report.notes:
         console.print(f"- {note}")
 
 
 def print_summary(report: Report, console: Console) -> None:
-    """All figures that have a bound: target, measured, verdict."""
+    """All figures that have a bound, by measurement: target, measured, verdict."""
     table = Table("figure", "must", "aim", "measured", "verdict", title="Requirements")
-    for name, figure in report.all_figures().items():
-        if figure.must is not None:
-            table.add_row(name, *_bounds(figure), _value(figure), _verdict(figure))
+    for part in report.parts:
+        table.add_section()
+        table.add_row(f"[bold]perf {part.command}[/bold]", "", "", "", "")
+        if part.problem:
+            table.add_row(f"  {part.problem}", "", "", "", "[red]NOT MEASURED[/red]")
+        for figure in filter(_is_bounded, part.figures):
+            table.add_row(f"  {figure.name}", *_bounds(figure), _value(figure), _verdict(figure))
     console.print(table)
+
+
+def _is_bounded(figure: Figure) -> bool:
+    return figure.must is not None or figure.aim is not None
 
 
 def print_changes(changes: Iterable[Change], console: Console) -> None:
@@ -59,7 +69,7 @@ def _latencies(rows: list[Latencies]) -> Table:
 def _figures(figures: list[Figure]) -> Table:
     table = Table("figure", "measured", "must", "aim", "verdict")
     for figure in figures:
-        verdict = "" if figure.must is None else _verdict(figure)
+        verdict = _verdict(figure) if _is_bounded(figure) else ""
         table.add_row(figure.name, _value(figure), *_bounds(figure), verdict)
     return table
 

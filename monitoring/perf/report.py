@@ -39,7 +39,9 @@ class Figure(msgspec.Struct, kw_only=True, omit_defaults=True):
     def verdict(self) -> str:
         if not self.suffices:
             return "MISSED"
-        return "aim reached" if self.aim is not None and self._reaches(self.aim) else "holds"
+        if self.aim is not None and self._reaches(self.aim):
+            return "aim reached"
+        return "holds" if self.must is not None else "below the aim"
 
     def _reaches(self, bound: float) -> bool:
         return self.value <= bound if self.better == "lower" else self.value >= bound
@@ -58,7 +60,10 @@ class Origin(msgspec.Struct, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """One measurement; `parts` when it is made of several. `cores` is CPU time per second, by who used it."""
+    """One measurement; `parts` when it is made of several. `cores` is CPU time per second, by who used it.
+
+    `problem` says why nothing could be measured.
+    """
 
     command: str
     sent: str = ""
@@ -69,6 +74,7 @@ class Report(msgspec.Struct, kw_only=True):
     figures: list[Figure] = []
     cores: dict[str, float] = {}
     notes: list[str] = []
+    problem: str = ""
     parts: list["Report"] = []
 
     def all_figures(self) -> dict[str, Figure]:

@@ -49,15 +49,17 @@ class Processes:
         living = (process for process in self.groups.get(kind, []) if process.is_running())
         return [process.memory_info().rss / 2**20 for process in living]
 
-    def open_files(self, kind: str) -> int | None:
-        """How many files all of a kind may open together; None when there is none here."""
-        return sum(process.rlimit(psutil.RLIMIT_NOFILE)[0] for process in self.groups.get(kind, [])) or None
-
     @property
     def web_server(self) -> str:
         """`daphne` or `uvicorn`; empty from afar."""
         words = [word for process in self.groups.get("web", []) for word in process.cmdline()]
         return ("daphne" if "daphne" in words else "uvicorn") if words else ""
+
+    def open_files(self, kind: str) -> int | None:
+        """How many files all of a kind may have open together; None where that cannot be known."""
+        if not self.groups.get(kind) or not hasattr(psutil, "RLIMIT_NOFILE"):
+            return None
+        return sum(int(process.rlimit(psutil.RLIMIT_NOFILE)[0]) for process in self.groups[kind])
 
     def cpu_s(self) -> dict[tuple[str, int], float]:
         """CPU time so far, by kind and process. One process that does everything is `web`."""

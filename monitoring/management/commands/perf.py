@@ -86,6 +86,9 @@ def _judge(report: Report, baseline: Path | None, console: Console) -> None:
     """Raises CommandError, which ends with 1, when something is missed or has become worse."""
     missed = report.missed().items()
     problems = [f"{name} is {figure.value:,g} {figure.unit}".rstrip() for name, figure in missed]
+    problems += [
+        f"{part.command} could not be measured: {part.problem}" for part in report.parts if part.problem
+    ]
     if baseline:
         changes = compare(report, msgspec.json.decode(baseline.read_bytes(), type=Report))
         print_changes(changes, console)
