@@ -9,7 +9,9 @@ import msgspec
 import pytest
 from django.core.management import CommandError, call_command
 from django.test.utils import override_settings
+from rich.console import Console
 
+from monitoring.perf.printing import print_summary
 from monitoring.perf.report import Figure, Report
 from tests.e2e import conftest as e2e
 
@@ -86,6 +88,30 @@ def test_the_gateway_is_held_against_its_vendor(install, tmp_path):
             assert {label, f"{label}, direct"} <= {row.kind for row in report.latencies}
         assert figures[f"first-token delay P50, stream, 0 ms, {rate}/s"].must == (5 if rate == "40" else None)
     assert figures["web RSS growth over 40 gateway calls"].must == 20
+
+
+def test_nothing_grows_with_requests_websockets_and_cells(install, tmp_path):
+    """The leak test with little load; `manage.py perf memory` has the whole."""
+    out = tmp_path / "memory.json"
+    with install("run_server") as server:
+        load = ("--requests", "1000", "--visits", "150", "--cells", "500")
+        answer = perf(server.var, "memory", *load, "--json", str(out))
+    assert answer.returncode == 0, answer.stderr
+    growth = [name for name, figure in read(out).all_figures().items() if figure.must and "growth" in name]
+    assert growth == [
+        "web RSS growth over 1,000 requests",
+        "web RSS growth over 150 WebSockets",
+        "worker RSS growth over 500 cells",
+    ]
+
+
+@pytest.mark.parametrize("problem", ["too few files", ""])
+def test_what_cannot_be_measured_stands_in_the_table_and_fails(problem, capsys):
+    part = Report(command="websocket", problem=problem, figures=[Figure(name="held", value=1, aim=2)])
+    print_summary(Report(command="all", parts=[part]), Console(width=100))
+    shown = capsys.readouterr().out
+    assert "perf websocket" in shown and "held" in shown
+    assert ("NOT MEASURED" in shown) == (problem in shown and bool(problem)) == bool(problem)
 
 
 def test_without_an_installation_a_sentence_says_what_to_start(tmp_path):

@@ -67,3 +67,8 @@ def test_a_figure_knows_whether_it_suffices(value, verdict):
     assert figure.verdict == verdict
     missed = Report(command="http", figures=[figure]).missed()
     assert missed == ({"P95": figure} if verdict == "MISSED" else {})
+
+
+def test_an_aim_alone_is_no_requirement():
+    figure = Figure(name="cached cells", value=2_000, better="higher", aim=3_000)
+    assert (figure.suffices, figure.verdict) == (True, "below the aim")

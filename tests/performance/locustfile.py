@@ -23,7 +23,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).resolve().parents[2]
-PROMPTS = [f"locust/{number:02}" for number in range(20)]
+PROMPTS = [f"locust/{number:02}" for number in range(10)]
 NAME = "locust"  # of the project, the data set, the endpoint and the key
 CASES = [{"vars": {"message": f"Question {number}"}, "expected": "Question"} for number in range(10)]
 ENDED = ("finished", "failed", "cancelled", "over_budget")
@@ -32,11 +32,16 @@ T = TypeVar("T")
 headers: dict[str, str] = {}
 
 
-@events.test_start.add_listener
-def prepare(environment: Environment, **_: Any) -> None:
-    """Find or make the key, and what the users ask for where it is missing."""
+@events.init.add_listener
+def authorise(**_: Any) -> None:
+    """Find or make the key."""
     secret = os.environ.get("AUTOFORGE_KEY") or new_key()
     headers.update({"Authorization": f"Bearer {secret}", "Content-Type": "application/json"})
+
+
+@events.test_start.add_listener
+def prepare(environment: Environment, **_: Any) -> None:
+    """Make what the users ask for, where it is missing."""
     host = str(environment.host).rstrip("/")
     model = {"provider": "simulated", "settings": {"latency_ms": 50, "output": "echo"}}
     create(host, "models", {"name": NAME} | model)
