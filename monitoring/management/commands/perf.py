@@ -94,4 +94,4 @@ def _judge(report: Report, baseline: Path | None, console: Console) -> None:
         print_changes(changes, console)
         problems += [f"{change.name} regressed" for change in changes if change.is_regression]
     if problems:
-        raise CommandError("; ".join(problems))
+        raise CommandError("\n".join(problems))
