@@ -14,19 +14,21 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from locust import FastHttpUser, User, between, events, task
 from locust.env import Environment
-from websockets.exceptions import WebSocketException
-from websockets.sync.client import ClientConnection, connect
+from websocket import WebSocket, WebSocketException, create_connection
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = [f"locust/{number:02}" for number in range(10)]
 NAME = "locust"  # of the project, the data set, the endpoint and the key
 CASES = [{"vars": {"message": f"Question {number}"}, "expected": "Question"} for number in range(10)]
 ENDED = ("finished", "failed", "cancelled", "over_budget")
+PATIENCE_S = 30.0
 T = TypeVar("T")
 
 headers: dict[str, str] = {}
@@ -91,6 +93,8 @@ class Member(FastHttpUser):
     """Somebody with a key."""
 
     abstract = True
+    # A server closes a connection that nobody used for some seconds, maybe just as it is used again.
+    max_retries = 1
 
     def ask(self, method: str, path: str, name: str, body: Any = None, **more: str) -> Any:
         """The decoded answer; Locust reports it under `name`."""
@@ -128,7 +132,7 @@ class Editor(Member):
     """Somebody who improves a prompt: reads it, writes a version, looks at the difference, releases it."""
 
     weight = 3
-    wait_time = between(2, 5)
+    wait_time = between(1, 4)
 
     @task
     def improve(self) -> None:
@@ -147,7 +151,7 @@ class Evaluator(Member):
     """Somebody who runs a data set and waits for the report."""
 
     weight = 2
-    wait_time = between(5, 10)
+    wait_time = between(2, 4)
 
     @task
     def evaluate(self) -> None:
@@ -176,11 +180,12 @@ class Watcher(User):
     def watch(self) -> None:
         """Stay for a while, then come again, as after a reload."""
         url = f"{str(self.host).replace('http', 'ws', 1).rstrip('/')}/ws/v1/"
-        authorization = {"Authorization": headers["Authorization"]}
-        socket = self.timed("connect", lambda: connect(url, additional_headers=authorization))
+        header = {"Authorization": headers["Authorization"]}
+        open_socket = partial(create_connection, url, header=header, timeout=PATIENCE_S, suppress_origin=True)
+        socket = self.timed("connect", open_socket)
         if socket is None:
             return
-        with socket:
+        with closing(socket):
             self.timed("subscribe", lambda: talk(socket, "subscribe", "snapshot", topic="prompts"))
             for _ in range(random.randint(3, 15)):
                 self.wait()
@@ -204,8 +209,8 @@ class Watcher(User):
         return result
 
 
-def talk(socket: ClientConnection, type: str, answer: str, **more: str) -> None:
+def talk(socket: WebSocket, type: str, answer: str, **more: str) -> None:
     """Say something and read up to the answer: in between come events of others."""
     socket.send(json.dumps({"type": type} | more))
-    while json.loads(socket.recv(timeout=30))["type"] != answer:
+    while json.loads(socket.recv())["type"] != answer:
         pass
