@@ -377,6 +377,7 @@ UNFOLD = {
     "DASHBOARD_CALLBACK": "monitoring.dashboards.dashboard",
     "SIDEBAR": {"navigation": "autoforge.navigation.sidebar", "show_all_applications": True},
     "STYLES": [lambda request: static("evaluations/desk.css")],
+    "SCRIPTS": [lambda request: static("evaluations/keys.js")],
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("evaluations/icon.svg")}
     ],

@@ -27,6 +27,8 @@ class Recorder:
 
     def _loop(self) -> None:
         while True:
+            # Every tier begins at a multiple of the interval; what has just started has no numbers yet.
+            time.sleep(INTERVAL_S - time.time() % INTERVAL_S)
             try:
                 record()
                 self._has_failed = False
@@ -36,8 +38,6 @@ class Recorder:
                 self._has_failed = True
             finally:
                 connections.close_all()
-            # Until the next multiple of the interval: every tier begins at one.
-            time.sleep(INTERVAL_S - time.time() % INTERVAL_S)
 
 
 recorder = Recorder()

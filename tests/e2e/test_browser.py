@@ -1,6 +1,9 @@
 """The operator's desk in a real browser: every page, a run that is watched to its end, a clean console."""
 
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -30,13 +33,14 @@ TALKATIVE = {
     "provider": "simulated",
     "settings": {"latency_ms": 50, "tokens_per_s": 10, "output": "This is praise, I would say, " * 5},
 }
+BROKEN = {"name": "broken", "provider": "simulated", "settings": {"error_rate": 1.0}}
 CELLS = 104
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with installed(tmp_path_factory.mktemp("desk") / "var", "run_server") as installation:
-        for endpoint in (SLOW, TALKATIVE):
+        for endpoint in (SLOW, TALKATIVE, BROKEN):
             assert installation.request("POST", "/api/v1/models", endpoint)[0] == 201
         yield installation
 
@@ -65,8 +69,9 @@ def test_every_page_opens_with_a_clean_console(server: Installation, browser: Br
     server.wait_for_run(run)
     result = server.request("GET", f"/api/v1/runs/{run}/results?limit=1")[1]["items"][0]
     for path, text in (
-        ("/admin/", "Runs"),
+        ("/admin/", "Which run regressed?"),
         ("/admin/prompts/prompt/", "support/classify"),
+        ("/admin/prompts/prompt/1/change/", "What changed from v1 to v2"),
         ("/admin/prompts/modelendpoint/", "simulated"),
         ("/admin/auth/user/", "admin"),
         ("/admin/evaluations/dataset/", "support"),
@@ -123,19 +128,108 @@ def test_a_run_is_started_and_cancelled_by_hand(server: Installation, browser: B
     assert browser.complaints() == []
 
 
+@contextmanager
+def visitors(server: Installation) -> Iterator[None]:
+    """Somebody reads and asks a model all the time."""
+    is_over = threading.Event()
+    question = {"messages": [{"role": "user", "content": "Hello"}], "model": "simulated"}
+
+    def visit() -> None:
+        while not is_over.wait(0.05):
+            server.request("GET", "/api/v1/prompts/support/classify")
+            server.request("POST", "/api/v1/completions", question)
+
+    thread = threading.Thread(target=visit)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def number(browser: Browser, selector: str) -> float:
+    """The first number of a text; 0 where there is none."""
+    found = re.search(r"[\d.,]+", browser.text(selector))
+    return float(found.group().replace(",", "")) if found else 0.0
+
+
+def test_the_dashboard_is_live_under_traffic(server: Installation, browser: Browser) -> None:
+    with visitors(server):
+        browser.open("/admin/")
+        browser.wait(lambda _: browser.text("#connection") == "live")
+        for name, unit in (("requests", "/s"), ("p95", " ms"), ("calls", "/s"), ("hits", " %")):
+            tile = f"[data-tile={name}]"
+            browser.wait(lambda _, tile=tile: number(browser, tile) > 0)
+            assert browser.text(tile).endswith(unit)
+        requests = "[data-panel=distribution] .legend li"
+        before = number(browser, requests)
+        assert browser.wait(lambda _: number(browser, requests) > before)
+        assert browser.count(".graph canvas") == browser.count(".graph") - 1
+        assert browser.count("[data-panel=distribution] .plot i") == 16
+        assert re.search(
+            r"P95 [\d.]+ ms", browser.find("[data-panel=latency] .plot").get_attribute("aria-label")
+        )
+        # History is there as soon as it has been recorded, and the keys 1 to 4 choose the range.
+        browser.find("body").send_keys("2")
+        browser.wait(lambda driver: driver.current_url.endswith("#1h"))
+        browser.wait(lambda _: number(browser, requests) > 0)
+        browser.wait(lambda _: "GET prompt" in browser.text("#tables"))
+    assert browser.complaints() == []
+
+
+def test_a_model_is_checked_by_a_button(server: Installation, browser: Browser) -> None:
+    for name, answer in (("talkative", "It answered in"), ("broken", "It did not answer (unavailable")):
+        browser.open("/admin/prompts/modelendpoint/")
+        browser.find(f"[data-check$='/{name}/check'] button").click()
+        browser.wait(
+            lambda _, n=name, a=answer: a in browser.text(f"[data-check$='/{n}/check'] [role=status]")
+        )
+    # That a model did not answer is no error of the page.
+    assert browser.complaints() == []
+
+
+def test_a_label_is_moved_on_the_page_of_its_prompt(server: Installation, browser: Browser) -> None:
+    browser.open("/admin/prompts/prompt/1/change/")
+    browser.fill("#id_label", "staging")
+    browser.click("#labels .button-main")
+    browser.wait(lambda _: "staging points at version 2." in browser.text("body"))
+    assert server.request("GET", "/api/v1/prompts/support/classify?label=staging")[1]["version"] == 2
+    browser.click("[name=from][value='2']")
+    browser.click("[name=to][value='1']")
+    browser.click("#versions button")
+    browser.wait(lambda _: "What changed from v2 to v1" in browser.text("#diff"))
+    assert browser.complaints() == []
+
+
+def test_results_are_leafed_through_by_keys(server: Installation, browser: Browser) -> None:
+    run = start(server, models=["simulated"])
+    server.wait_for_run(run)
+    first = server.request("GET", f"/api/v1/runs/{run}/results?limit=1")[1]["items"][0]["id"]
+    browser.open(f"/admin/evaluations/result/{first}/change/")
+    browser.find("body").send_keys("j")
+    browser.wait(lambda driver: f"/result/{first}/" not in driver.current_url)
+    browser.find("body").send_keys("k")
+    browser.wait(lambda driver: f"/result/{first}/" in driver.current_url)
+
+
 def test_it_fits_a_phone(server: Installation, browser: Browser) -> None:
     run = start(server, models=["simulated"])
     server.wait_for_run(run)
     phone = {"width": 360, "height": 780, "deviceScaleFactor": 1, "mobile": True}
     browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     for path in (
-        "run/",
-        f"run/{run}/change/",
-        f"run/{run}/compare/",
-        "result/",
-        "dataset/1/change/",
-        "run/add/",
+        "evaluations/run/",
+        "",
+        "prompts/prompt/1/change/",
+        "prompts/modelendpoint/",
+        "prompts/modelendpoint/1/change/",
+        f"evaluations/run/{run}/change/",
+        f"evaluations/run/{run}/compare/",
+        "evaluations/result/",
+        "evaluations/dataset/1/change/",
+        "evaluations/run/add/",
     ):
-        browser.open(f"/admin/evaluations/{path}")
+        browser.open(f"/admin/{path}")
         browser.find("#content")
         assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= 360, path
