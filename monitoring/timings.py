@@ -10,6 +10,8 @@ from prometheus_client.samples import Sample
 from monitoring.exposition import samples_by_name
 
 _REQUESTS = "autoforge_http_request_seconds"
+# Requests of machines that watch us: nobody waits for them.
+_WATCHERS = ("health-live", "health-ready", "metrics")
 _CALLS = "autoforge_model_call_seconds"
 _FIRST_TOKENS = "autoforge_model_first_token_seconds"
 _OUTCOMES = "autoforge_model_calls_total"
@@ -66,6 +68,7 @@ def timings(limit: int) -> Timings:
     """Views by their share of all request time, the greatest first, and every provider."""
     samples = samples_by_name()
     views = _timings(samples, _REQUESTS, ("method", "view"))
+    views = {name: view for name, view in views.items() if not name.endswith(_WATCHERS)}
     whole_s = sum(view.total_s for view in views.values()) or 1.0
     for view in views.values():
         view.share = view.total_s / whole_s

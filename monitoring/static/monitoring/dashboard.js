@@ -67,7 +67,7 @@ function draw() {
   const spans = series.spans();
   const to = Math.max(series.newest, now() - 2 * series.stepS);
   for (const chart of charts) chart.show(at, spans, to - series.lengthS, to);
-  distribution.show(series.whole());
+  distribution.show(series.whole(DISTRIBUTION.prefix));
   const latest = [...RANGES.live.spans()].reverse().find(Boolean) ?? null;
   for (const [name, { of, write }] of Object.entries(TILES)) {
     page.querySelector(`[data-tile="${name}"]`).textContent = write(latest ? of(latest) : null);
@@ -80,6 +80,11 @@ function tell() {
   const text = isLive ? "live" : state === "open" ? "waiting for numbers" : state;
   if (place.textContent !== text) place.textContent = text;
   place.dataset.state = isLive ? "live" : "waiting";
+}
+
+function rangeOfAddress() {
+  const named = location.hash.slice(1);
+  return named in RANGES ? named : "live";
 }
 
 function choose(range) {
@@ -128,5 +133,6 @@ new MutationObserver(restyle).observe(document.documentElement, { attributeFilte
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
 setInterval(tell, 1000);
 setTimeout(refresh, REFRESH_MS);
-fetchHistory("1h").then(() => choose(location.hash.slice(1) in RANGES ? location.hash.slice(1) : "live"));
+addEventListener("hashchange", () => choose(rangeOfAddress()));
+fetchHistory("1h").then(() => choose(rangeOfAddress()));
 follow();

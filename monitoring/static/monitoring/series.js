@@ -72,9 +72,17 @@ export class Series {
     });
   }
 
-  /** What happened in the whole range. */
-  whole() {
-    return this.moments.length > 1 ? new Span(this.moments[0], this.moments[this.moments.length - 1]) : null;
+  /** What happened to the totals `family…` in the whole range, whenever processes started again in it. */
+  whole(family) {
+    if (this.moments.length < 2) return null;
+    const sums = {};
+    for (let index = 1; index < this.moments.length; index += 1) {
+      const span = new Span(this.moments[index - 1], this.moments[index]);
+      for (const name of Object.keys(span.after)) {
+        if (name.startsWith(family)) sums[name] = (sums[name] ?? 0) + span.rise(name);
+      }
+    }
+    return new Span({ at: this.moments[0].at, numbers: {} }, { at: this.newest, numbers: sums });
   }
 
   #trim() {
