@@ -7,12 +7,13 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import ForeignKey, Model, QuerySet
 from django.http import Http404, HttpRequest
+from django.template.response import TemplateResponse
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from autoforge.auth import Actor, actor_of_user
 from autoforge.models import ApiKey, KeySpending, Membership, Project, Role
-from autoforge.services import revoke_api_key
+from autoforge.services import create_api_key, revoke_api_key
 
 
 def project_roles(request: HttpRequest) -> dict[int, Role]:
@@ -158,7 +159,7 @@ class SpendingInline(ReadOnlyInline):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ProjectScopedAdmin):
-    """Keys are made by `manage.py create_api_key`, which shows the secret once; owners revoke them here."""
+    """Owners make and revoke the keys of their projects; a secret is shown once, as the key is made."""
 
     view_role = edit_role = Role.OWNER
     list_display = [
@@ -179,8 +180,44 @@ class ApiKeyAdmin(ProjectScopedAdmin):
     inlines = [SpendingInline]
     actions = ["revoke"]
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return (
+            super().get_fields(request, obj)
+            if obj
+            else ["project", "name", "role", "expires_at", "budget_usd"]
+        )
+
+    def get_inlines(self, request: HttpRequest, obj: Any) -> list[Any]:
+        return self.inlines if obj else []
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return self.readonly_fields if obj else []
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        new = create_api_key(
+            obj.project,
+            name=obj.name,
+            role=Role(obj.role),
+            expires_at=obj.expires_at,
+            budget_usd=obj.budget_usd,
+        )
+        obj.pk, obj.public_id = new.key.pk, new.key.public_id
+        request.new_secret = new.secret  # type: ignore[attr-defined]  # for response_add alone
+
+    def response_add(
+        self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
+    ) -> TemplateResponse:
+        """The secret in this very answer: a redirect would have to keep it somewhere."""
+        frame = self.admin_site.each_context(request) | {"opts": self.opts, "title": "New key"}
+        own = {
+            "original": obj,
+            "secret": request.new_secret,  # type: ignore[attr-defined]  # set by save_model
+            "base": request.build_absolute_uri("/").rstrip("/"),
+        }
+        return TemplateResponse(request, "autoforge/new_key.html", frame | own)
 
     @admin.action(description="Revoke the selected keys", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:

@@ -11,7 +11,7 @@ from django.db.models import Count, OuterRef, QuerySet, Subquery
 
 from autoforge.caching import read_once
 from evaluations.models import Result, ResultState, Run, RunState
-from evaluations.schemas import columns_of
+from evaluations.schemas import columns_of, versioned
 from evaluations.statistics import Interval, holm, mcnemar_exact, paired_difference_interval
 
 # The newest finished runs that are looked at, experiments among them, and cells of a run that are paired.
@@ -74,8 +74,9 @@ class ColumnChange:
     @property
     def title(self) -> str:
         old, new = columns_of(self.before)[self.column], columns_of(self.run)[self.column]
-        versions = f"v{new.version}" if old.version == new.version else f"v{old.version} → v{new.version}"
-        return f"{new.prompt} {versions} · {new.model}"
+        is_same = old.version in (None, new.version)
+        name = versioned(new) if is_same else f"{versioned(old)} → v{new.version}"
+        return f"{name} · {new.model}"
 
 
 def newest_changes(runs: QuerySet[Run], limit: int) -> list[ColumnChange]:

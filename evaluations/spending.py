@@ -68,7 +68,7 @@ def spending_by_model(runs: QuerySet[Run], limit: int) -> list[ModelSpending]:
         run = looked_into[sums["run_id"]]
         _, endpoint = run.column_parts(sums["column"])
         key = (run.project.name, endpoint["name"])
-        found.setdefault(key, ModelSpending(*key, provider=endpoint["provider"])).add(sums)
+        found.setdefault(key, ModelSpending(*key, provider=endpoint.get("provider", "elsewhere"))).add(sums)
         users[key].add(run.pk)
     for key, spent in found.items():
         spent.runs = len(users[key])

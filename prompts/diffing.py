@@ -36,8 +36,8 @@ class VersionDiff(msgspec.Struct, rename={"old": "from", "new": "to"}):
 def diff_versions(old: PromptVersion, new: PromptVersion) -> VersionDiff:
     """From `old` to `new`, two versions of one prompt."""
     lines = difflib.unified_diff(
-        _lines(old.template),
-        _lines(new.template),
+        lines_of(old.template),
+        lines_of(new.template),
         f"version {old.number}",
         f"version {new.number}",
         lineterm="",
@@ -46,7 +46,7 @@ def diff_versions(old: PromptVersion, new: PromptVersion) -> VersionDiff:
     return VersionDiff(old.prompt.name, old.number, new.number, "\n".join(lines), config)
 
 
-def _lines(template: str | list[dict[str, Any]]) -> list[str]:
+def lines_of(template: str | list[dict[str, Any]]) -> list[str]:
     """A text's lines; a chat's messages each under a line that says whose they are."""
     if isinstance(template, str):
         return template.splitlines()

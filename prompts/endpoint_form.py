@@ -59,6 +59,8 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]  # generic in the
         super().__init__(*args, **kwargs)
         if "model" in self.fields:
             self.fields["model"].required = False
+        for name in {"params", "settings"} & self.fields.keys():
+            self.fields[name].widget.attrs |= {"rows": 4, "spellcheck": "false"}
 
     def changes(self) -> services.EndpointChanges:
         """The fields that differ from what is stored, as the services take them."""

@@ -2,25 +2,20 @@
 
 from typing import Any
 
-import msgspec
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.forms import ActionForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from autoforge.admin import ProjectScopedAdmin, actor_of
 from autoforge.errors import AppError
 from prompts import services
+from prompts.diffing import lines_of
 from prompts.models import PromptVersion
-
-
-def _text_of(template: Any) -> str:
-    """A template as a person reads it."""
-    return (
-        template if isinstance(template, str) else msgspec.json.format(msgspec.json.encode(template)).decode()
-    )
 
 
 class ReadOnlyAdmin(ProjectScopedAdmin):
@@ -81,8 +76,8 @@ class PromptVersionAdmin(ReadOnlyAdmin):
         return ", ".join(sorted(label.name for label in version.labels.all()))
 
     @admin.display(description="template")
-    def text(self, version: PromptVersion) -> str:
-        return _text_of(version.template)
+    def text(self, version: PromptVersion) -> SafeString:
+        return format_html('<pre class="verbatim">{}</pre>', "\n".join(lines_of(version.template)))
 
     @admin.action(description="Point the label at the selected version", permissions=["point_label"])
     def point_label(self, request: HttpRequest, queryset: QuerySet[PromptVersion]) -> None:

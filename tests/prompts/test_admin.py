@@ -1,5 +1,6 @@
 """The admin desk: members see their projects, viewers only look, secrets never show."""
 
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from autoforge.models import ApiKey, Membership, Project, Role
 from autoforge.services import create_api_key
 from prompts import services
 from prompts.models import Label, LabelMove, ModelEndpoint, Prompt, PromptVersion
+from tests.conftest import ApiClient
 
 SECRET = "sk-very-secret-123"
 
@@ -248,3 +250,22 @@ def test_owners_revoke_their_projects_keys(project: Project, editor: Client, out
     assert ApiKey.objects.get().revoked_at is not None
     page = owner.get(f"{keys}{key.pk}/change/")
     assert key.secret_hash not in page.content.decode()
+
+
+def test_owners_make_keys_whose_secret_is_shown_once(
+    project: Project, other_project: Project, editor: Client, nobody: ApiClient
+) -> None:
+    owner, add = sign_in("olga", project, Role.OWNER), "/admin/autoforge/apikey/add/"
+    form = {"project": project.pk, "name": "ci", "role": "viewer", "expires_at_0": "", "expires_at_1": ""}
+    assert editor.post(add, form).status_code == 403
+    assert owner.post(add, form | {"project": other_project.pk}).status_code == 200
+    assert not ApiKey.objects.exists()
+    page = owner.post(add, form).content.decode()
+    secret = re.search(r"af_sk_[\w-]+", page)
+    assert secret and "no-store" in owner.post(add, form).headers["Cache-Control"]
+    asked = nobody.with_headers(authorization=f"Bearer {secret.group()}")
+    asked.get("/api/v1/prompts").expect(200)
+    asked.post("/api/v1/datasets", {"name": "d"}).expect(403)
+    keys = "/admin/autoforge/apikey/"
+    for again in (keys, f"{keys}{ApiKey.objects.earliest('pk').pk}/change/", add):
+        assert "af_sk_" not in owner.get(again).content.decode(), again
