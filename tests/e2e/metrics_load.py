@@ -43,6 +43,7 @@ class Load:
         self._write_and_follow(number)
         self._be_refused()
         self._ask(number)
+        self._fall_back(number)
         self._evaluate()
 
     def _prepare(self) -> None:
@@ -57,6 +58,7 @@ class Load:
         cases = [{"vars": {"word": str(number)}, "expected": "world"} for number in range(CELLS)]
         self._request("POST", "prompts", _PROMPT, 201)
         self._request("POST", "models", endpoint, 201)
+        self._request("POST", "models", endpoint | {"name": "spare"}, 201)
         self._request("POST", "datasets", {"name": "words"}, 201)
         self._request("POST", "datasets/words/cases", cases, 201)
 
@@ -97,6 +99,11 @@ class Load:
         self._request("POST", "completions", question | {"messages": _user(f"broken {number}")}, 502)
         slow = question | {"messages": _user(f"slow {number}"), "params": {"timeout_s": 0.1}}
         self._request("POST", "completions", slow, 502)
+
+    def _fall_back(self, number: int) -> None:
+        self._vendor.script(Reply(status=500))
+        body = {"model": "vendor", "fallbacks": ["spare"], "messages": _user(f"gateway {number}")}
+        assert self._server.request("POST", "/v1/chat/completions", body)[0] == 200
 
     def _evaluate(self) -> None:
         run = self._request("POST", "runs", _RUN | {"budget_usd": 1_000}, 201)

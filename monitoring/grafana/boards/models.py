@@ -1,7 +1,7 @@
 """What models are asked, how fast they answer, and what that costs."""
 
 from monitoring.grafana.panels import Dashboard, Panel, Row
-from monitoring.grafana.promql import per_second, quantile, share_of_hits
+from monitoring.grafana.promql import per_second, quantile, quantiles, share_of_hits
 
 _COST, _SAVED = "autoforge_model_cost_usd_total", "autoforge_model_saved_usd_total"
 _CALLS = "autoforge_model_calls_total"
@@ -84,9 +84,27 @@ _SPEED = Row(
     ],
 )  # fmt: skip
 
+_GATEWAY = Row(
+    title="Gateway (/v1/chat/completions)",
+    panels=[
+        Panel(
+            title="Own overhead",
+            about="What the gateway itself adds to the model's time; of a stream, until the model is asked.",
+            queries=quantiles("autoforge_gateway_overhead_seconds"),
+            unit="s", warn=0.005, bad=0.02, width=12,
+        ),
+        Panel(
+            title="Fallbacks",
+            about="Calls handed to the next endpoint, by how one failed.",
+            queries={"{{code}}": per_second("autoforge_gateway_fallbacks_total", "code")},
+            unit="ops", width=12,
+        ),
+    ],
+)  # fmt: skip
+
 BOARD = Dashboard(
     name="models",
     title="Models and cost",
     about="What models are asked, how fast they answer, and what that costs.",
-    rows=[_MONEY, _SPEED],
+    rows=[_MONEY, _SPEED, _GATEWAY],
 )
