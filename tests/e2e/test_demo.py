@@ -21,7 +21,7 @@ def test_the_demo_evaluates_compares_and_then_answers_from_the_cache(tmp_path):
         env=environment | {"AUTOFORGE_VAR_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )
     assert demo.returncode == 0, demo.stderr

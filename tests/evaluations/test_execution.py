@@ -157,7 +157,7 @@ def test_a_judge_that_fails_is_an_error_and_no_failure(ended: Any, project: Proj
 
 
 def test_tokens_of_running_cells_are_heard(ended: Any, heard: list[Any], endpoint: ModelEndpoint) -> None:
-    endpoint.settings = {"output": "one two three four", "tokens_per_s": 40}
+    endpoint.settings = {"output": "one two three four", "tokens_per_s": 6}
     endpoint.save()
     run = ended(scorers=[])
     texts: dict[Any, str] = {}

@@ -37,7 +37,7 @@ def redis(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 async def the_hub(redis: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[hub.Hub]:
-    monkeypatch.setattr(bus, "BEAT_S", 0.2)
+    monkeypatch.setattr(bus, "BEAT_S", 1.0)
     monkeypatch.setattr(publisher, "RETRY_S", 0.1)
     monkeypatch.setattr(publisher, "publisher", publisher.Publisher())
     layer = {
