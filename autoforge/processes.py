@@ -16,6 +16,8 @@ from autoforge.readiness import tell_ready
 PING_INTERVAL_S, PING_TIMEOUT_S = 20, 40
 # A frame up to this many times too long is answered with an error, a longer one with the end (1009).
 MAX_FRAMES = 5
+# daphne drops who is not answered within 5 s by itself: too little for a crowd that comes at once.
+HANDSHAKE_S = 20
 # Requests in flight have this long to end when a process is told to stop.
 SHUTDOWN_S = 10
 # While the event loop serves a crowd, a thread that answers a request waits this long each time it wants to
@@ -79,6 +81,7 @@ def run_daphne(listener: socket.socket) -> None:
         websocket_max_message_size=settings.WS_MAX_FRAME_BYTES * MAX_FRAMES,
         websocket_max_frame_size=settings.WS_MAX_FRAME_BYTES * MAX_FRAMES,
         websocket_timeout=-1,
+        websocket_handshake_timeout=HANDSHAKE_S,
         application_close_timeout=SHUTDOWN_S,
         verbosity=0,
     ).run()

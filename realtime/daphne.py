@@ -16,6 +16,15 @@ from realtime.servers import Behind, Link, bound_buffers
 
 # Messages that wait for the application before no more are read, and how soon it is looked at again.
 MAX_UNHEARD = 8
+# What daphne and autobahn would keep for as long as the client stays, and never look at again.
+_OF_THE_HANDSHAKE = (
+    "clean_headers",
+    "http_headers",
+    "http_headers_cnt",
+    "http_request_data",
+    "http_request_params",
+    "http_response_data",
+)
 LOOK_AGAIN_S = 0.05
 
 
@@ -34,6 +43,8 @@ class BoundProtocol(Link, WebSocketProtocol):
         bound_buffers(self.transport.getHandle())
         # Who breaks the protocol is told so; by itself autobahn just drops them.
         self.failByDrop = False
+        for name in _OF_THE_HANDSHAKE:
+            setattr(self, name, None)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         super().onMessage(payload, isBinary)
