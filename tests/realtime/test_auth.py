@@ -125,7 +125,7 @@ def test_however_many_keys_are_looked_up_by_one_query(
 def test_a_ticket_lasts_as_long_as_the_session_it_was_issued_to(project: Project, client: Client) -> None:
     actor = member(project, is_staff=True)
     client.force_login(get_user_model().objects.get(pk=actor.user_id))
-    ticket = tickets.issue(actor, client.session.session_key)
+    ticket = client.post("/api/v1/ws-tickets").json()["ticket"]
     right = right_of(*tickets.redeem(ticket), is_for_staff=True)
     assert withdrawn([right]) == set()
     get_user_model().objects.update(is_staff=False)
