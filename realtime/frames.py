@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import msgspec
 from msgspec import Meta
@@ -165,7 +165,7 @@ class InvalidMessage(AppError):
 _FINAL_TEXT = 0x81
 _decoder = msgspec.json.Decoder(FromClient)
 _encoder = msgspec.json.Encoder()
-_KNOWN_TYPES = ("subscribe", "unsubscribe", "complete", "cancel", "ping")
+_KNOWN_TYPES = tuple(kind.__name__.lower() for kind in get_args(FromClient))
 
 
 def encode(message: _FromServer) -> Frame:
