@@ -4,6 +4,7 @@
 import json
 import os
 import sys
+from decimal import Decimal
 
 import django
 
@@ -48,6 +49,14 @@ def populate() -> dict[str, object]:
         ModelEndpoint.objects.create(
             project=acme, name=name, provider="simulated", model="simulated", settings=settings
         )
+    ModelEndpoint.objects.create(
+        project=acme,
+        name="priced",
+        provider="simulated",
+        settings={"output": "echo"},
+        input_usd_per_mtok=1,
+        output_usd_per_mtok=1,
+    )
     editor = create_api_key(acme, name="editor", role=Role.EDITOR)
     return {
         "acme": acme.pk,
@@ -55,6 +64,7 @@ def populate() -> dict[str, object]:
         "editor": editor.secret,
         "editor_public": editor.key.public_id,
         "viewer": create_api_key(acme, name="viewer", role=Role.VIEWER).secret,
+        "broke": create_api_key(acme, name="broke", role=Role.EDITOR, budget_usd=Decimal(0)).secret,
         "stranger": create_api_key(rival, name="stranger", role=Role.OWNER).secret,
         "run": run_of(acme),
         "foreign_run": run_of(rival),

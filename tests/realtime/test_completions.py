@@ -94,3 +94,12 @@ async def test_a_viewer_may_not_spend_money(server: WebProcess) -> None:
     async with server.connect("viewer") as client:
         await client.send("complete", id="c1", model="echo", messages=[{"role": "user", "content": "x"}])
         assert (await client.expect("failed"))["code"] == "forbidden"
+
+
+async def test_a_keys_budget_holds_here_too(server: WebProcess) -> None:
+    messages = [{"role": "user", "content": f"hello {time.time_ns()}"}]
+    async with server.connect("broke") as client:
+        await client.send("complete", id="c1", model="priced", messages=messages)
+        assert (await client.expect("failed"))["code"] == "budget_spent"
+        await client.send("complete", id="c2", model="echo", messages=messages)
+        await client.until("completed")
