@@ -16,7 +16,7 @@ from tests.e2e.langfuse_clients import CLIENTS, NotInstalled, command_of
 
 # Of the first test, which may have to build the clients' environments.
 pytestmark = pytest.mark.timeout(900)
-_PATIENCE_S = 60
+_PATIENCE_S = 120
 _SHAPES = {"sqlite": ["run_server"], "serve": ["serve", "--web", "2", "--workers", "1"]}
 
 
@@ -53,7 +53,7 @@ class Users:
 
 
 def _keys_of(server: Installation) -> dict[str, str]:
-    """The environment by which the clients find the server: all that a user changes."""
+    """The environment by which the clients find the server: on an idle machine all that a user changes."""
     lines = (server.var / "serve.env").read_text().splitlines()
     joined = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
     command = [sys.executable, "manage.py", "create_api_key", "--project", "films", "--json"]
@@ -62,7 +62,8 @@ def _keys_of(server: Installation) -> dict[str, str]:
     key = json.loads(made.stdout)
     server.secret = key["secret"]
     keys = {"LANGFUSE_PUBLIC_KEY": key["public"], "LANGFUSE_SECRET_KEY": key["secret"]}
-    return keys | {"LANGFUSE_HOST": server.url, "LANGFUSE_BASE_URL": server.url}
+    addresses = {"LANGFUSE_HOST": server.url, "LANGFUSE_BASE_URL": server.url}
+    return keys | addresses | {"LANGFUSE_TIMEOUT": "60"}
 
 
 @pytest.fixture(scope="module", params=list(_SHAPES))

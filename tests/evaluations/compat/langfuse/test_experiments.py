@@ -3,16 +3,21 @@
 import base64
 import gzip
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
+from django.db import connection, connections
 from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
 from google.protobuf.json_format import MessageToDict
 
+from autoforge.models import Project, Role
 from evaluations import executor
 from evaluations.events import ResultRecorded, RunEnded, RunProgressed
 from evaluations.models import PendingScore, Run, RunWorker
-from tests.conftest import ApiClient
+from tests.conftest import ApiClient, client_of
 from tests.evaluations.compat.langfuse.conftest import (
     PUBLIC,
     TRACES,
@@ -223,6 +228,47 @@ def test_otlp_in_json_means_the_same(api: ApiClient, items: list[str]) -> None:
     api.request("POST", TRACES, body.encode()).expect(200)
     api.post(SCORES, [score(1, 0.0)]).expect(202)
     assert only_run(api)["failed"] == 1
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="its test database has one writer at a time")
+def test_workers_of_one_experiment_share_its_run(project: Project, api: ApiClient, send: Send) -> None:
+    keys = fill(api, count=20)
+    barrier = Barrier(4)
+
+    def work(worker: int) -> None:
+        """Spans and scores of every fourth item, in no order, each twice."""
+        client = client_of(project, Role.EDITOR)
+        packed = client.with_headers(Content_Encoding="gzip")
+        try:
+            barrier.wait()
+            for number in range(worker, 20, 4):
+                send(done(keys[number], number + 1), client=packed).expect(200)
+                client.post(SCORES, [score(number + 1, float(number % 2))]).expect(202)
+                client.post(SCORES, [score((number + 5) % 20 + 1, 1.0, id=f"x{number}")]).expect(202)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    run = only_run(api)
+    assert (run["done"], run["total"], run["passed"], run["failed"]) == (20, 20, 10, 10)
+    assert [len(result["scores"]) for result in results_of(api, run)] == [2] * 20
+    assert not PendingScore.objects.exists()
+
+
+def test_a_batch_takes_as_many_queries_whatever_its_size(api: ApiClient, send: Send) -> None:
+    keys = fill(api, count=30)
+    send(done(keys[0], 1))
+
+    def queries(first: int, count: int) -> list[int]:
+        numbers = range(first, first + count)
+        with CaptureQueriesContext(connection) as spans:
+            send(*(done(keys[number], number + 1) for number in numbers)).expect(200)
+        with CaptureQueriesContext(connection) as scores:
+            api.post(SCORES, [score(number + 1, 0.0) for number in numbers]).expect(202)
+        return [len(spans), len(scores)]
+
+    assert queries(1, 2) == queries(3, 25)
 
 
 def test_an_experiment_has_one_data_set(api: ApiClient, items: list[str], send: Send) -> None:

@@ -145,6 +145,7 @@ def test_a_pair_of_keys_names_its_project(project: Project, api: ApiClient) -> N
     basic("af_pk_other").get("/api/public/projects").expect(401)
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "error"),
     [
