@@ -11,6 +11,7 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 
 from realtime import metrics
+from realtime.queues import LoopQueue
 
 # Instead of events that got lost: whoever follows the group needs a fresh snapshot.
 RESYNC = "resync"
@@ -55,7 +56,7 @@ class LocalBus:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Message] = asyncio.Queue(LOCAL_QUEUE)
+        self._queue: LoopQueue[Message] = LoopQueue(LOCAL_QUEUE)
         self._lost: set[str] = set()
 
     def put(self, message: Message) -> None:

@@ -14,6 +14,7 @@ from django.conf import settings
 
 from realtime import metrics
 from realtime.bus import RESYNC, Message, as_layer_message
+from realtime.queues import ThreadQueue
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Publisher:
     """Takes messages from any thread. What cannot be sent is dropped, counted and made good by a RESYNC."""
 
     def __init__(self) -> None:
-        self._queue: queue.Queue[Message] = queue.Queue(QUEUE_EVENTS)
+        self._queue: ThreadQueue[Message] = ThreadQueue(QUEUE_EVENTS)
         self._lost: set[str] = set()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
