@@ -21,6 +21,7 @@ from realtime import hub, topics
 from realtime.bus import RESYNC, LocalBus, Message
 from realtime.connection import Connection
 from realtime.feed import READ_PAUSE_S
+from realtime.frames import Unsubscribed, encode
 from realtime.hub import Hub
 from tests.realtime.clients import eventually
 
@@ -253,6 +254,23 @@ async def test_a_client_that_does_not_read_is_closed_alone(the_hub: Hub, actor: 
     assert outline(slow.messages()) == [("snapshot", 0), ("event", 1)]
     assert slow.sent[-1].items() >= {"type": "websocket.close", "code": 4408}.items()
     assert not slow.was_aborted
+
+
+async def test_few_large_frames_are_too_far_behind_too(the_hub: Hub, actor: Actor, topic: Topic) -> None:
+    topic.let_read()
+    slow, connection = follow(the_hub, actor, topic)
+    await slow.has(1)
+    slow.is_open.clear()
+    large = encode(Unsubscribed("x" * 600))
+    with override_settings(WS_OUTBOX_BYTES=1_000):
+        for _ in range(2):  # the first is under way, the second waits
+            connection.offer(large)
+        assert not connection.is_closing
+        connection.offer(large)
+    assert connection.is_closing
+    slow.is_open.set()
+    await slow.has(3)
+    assert slow.sent[-1].items() >= {"type": "websocket.close", "code": 4408}.items()
 
 
 async def test_a_client_that_catches_up_misses_nothing(the_hub: Hub, actor: Actor, topic: Topic) -> None:
