@@ -45,10 +45,10 @@ def server(tmp_path_factory):
         yield installation
 
 
-@pytest.fixture
-def browser(server: Installation, tmp_path):
+@pytest.fixture(scope="module")
+def window(server: Installation, tmp_path_factory):
     """Signed in as the operator."""
-    with browsing(server.url, tmp_path / "profile") as window:
+    with browsing(server.url, tmp_path_factory.mktemp("browser") / "profile") as window:
         user, password = re.search(r"/admin/  (\S+) / (\S+)", server.output).groups()
         window.open("/admin/")
         window.fill("[name=username]", user)
@@ -56,6 +56,14 @@ def browser(server: Installation, tmp_path):
         window.click("[type=submit]")
         window.find("#nav-sidebar-apps")
         yield window
+
+
+@pytest.fixture
+def browser(window: Browser) -> Browser:
+    """The window on a screen of its usual size, with an empty console."""
+    window.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    window.complaints()
+    return window
 
 
 def start(server: Installation, **changes) -> str:
