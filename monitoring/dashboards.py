@@ -17,6 +17,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from autoforge.admin import project_roles
+from autoforge.models import ApiKey, KeySpending, Role
 from evaluations.models import Run, RunQuerySet, RunWorker
 from evaluations.regressions import ColumnChange, newest_changes
 from evaluations.spending import ModelSpending, dearest_runs, spending_by_model
@@ -60,7 +61,7 @@ _UNATTENDED = timedelta(seconds=30)
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """What the landing page adds to the frame of every page."""
-    return context | {"title": "Dashboard", "shown": Dashboard(visible_runs(request))}
+    return context | {"title": "Dashboard", "shown": Dashboard(visible_runs(request), visible_keys(request))}
 
 
 def visible_runs(request: HttpRequest) -> RunQuerySet:
@@ -70,14 +71,23 @@ def visible_runs(request: HttpRequest) -> RunQuerySet:
     return Run.objects.filter(project__in=list(project_roles(request)))
 
 
+def visible_keys(request: HttpRequest) -> QuerySet[ApiKey]:
+    """Keys of the projects that the signed-in user owns; a superuser's are all."""
+    if request.user.is_superuser:
+        return ApiKey.objects.all()
+    owned = [project for project, role in project_roles(request).items() if role.includes(Role.OWNER)]
+    return ApiKey.objects.filter(project__in=owned)
+
+
 class Dashboard:
     """Reads lazily: what a template leaves out costs nothing."""
 
     tiles = _TILES
     ranges = (("live", "Live"), ("1h", "1 h"), ("24h", "24 h"), ("7d", "7 d"))
 
-    def __init__(self, runs: RunQuerySet) -> None:
+    def __init__(self, runs: RunQuerySet, keys: QuerySet[ApiKey]) -> None:
         self._runs = runs
+        self._keys = keys
 
     @property
     def charts(self) -> list[tuple[str, str]]:
@@ -98,7 +108,7 @@ class Dashboard:
     @cached_property
     def bounds(self) -> list[Bound]:
         """The worst first."""
-        found = [*installation_bounds(moment_of(installation_summary())), *self._budgets(), *self._waiting()]
+        found = [*installation_bounds(moment_of(installation_summary())), *self._projects_bounds()]
         levels = list(Level)
         return sorted(found, key=lambda bound: (levels.index(bound.level), -(bound.share or 0)))
 
@@ -128,6 +138,22 @@ class Dashboard:
         slim = self._runs.live().select_related("project", "dataset")
         slim = slim.defer("prompts", "endpoints", "judges", "scorers")
         return list(slim.order_by("-created_at")[:_ROWS])
+
+    def _projects_bounds(self) -> Iterator[Bound]:
+        yield from self._budgets()
+        yield from self._key_budgets()
+        yield from self._waiting()
+
+    def _key_budgets(self) -> Iterator[Bound]:
+        """Of this month, those nearest to their end."""
+        month = timezone.now().date().replace(day=1)
+        rows = KeySpending.objects.filter(key__in=self._keys.filter(budget_usd__gt=0), month=month)
+        used = rows.annotate(used=F("spent_usd") / F("key__budget_usd")).select_related("key")
+        for row in used.order_by("-used")[:_ROWS]:
+            spent, budget = float(row.spent_usd), float(row.key.budget_usd or 0)
+            url = reverse("admin:autoforge_apikey_change", args=[row.key_id])
+            text = f"${spent:,.4f} of ${budget:,.2f} this month"
+            yield filled(f"Budget of the key {row.key.name}", spent, budget, text, url)
 
     def _budgets(self) -> Iterator[Bound]:
         limited = self._runs.live().filter(budget_usd__gt=0).select_related("dataset")

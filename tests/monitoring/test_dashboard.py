@@ -9,7 +9,8 @@ from django.contrib.auth import get_user_model
 from django.test import Client
 from django.utils import timezone
 
-from autoforge.models import Project, Role
+from autoforge.models import KeySpending, Project, Role
+from autoforge.services import create_api_key
 from evaluations.models import Case, Dataset, Result, Run, RunState, RunWorker
 from monitoring.bounds import Level, Moment, installation_bounds
 from tests.monitoring.test_history import remember
@@ -127,6 +128,17 @@ def test_a_budget_that_runs_out_is_named(dataset: Dataset, editor: Client) -> No
     levels = {bound.name: bound.level for bound in editor.get(HOME).context["shown"].bounds}
     assert levels["Budget of Dear"] == Level.REACHED
     assert levels["Budget of Cheap"] == Level.FINE
+
+
+def test_a_key_whose_budget_runs_out_is_named_to_owners(project: Project, editor: Client) -> None:
+    key = create_api_key(project, name="gateway", role=Role.EDITOR, budget_usd=Decimal(10)).key
+    month = timezone.now().date().replace(day=1)
+    KeySpending.objects.create(key=key, month=month, spent_usd=Decimal("9.5"))
+    KeySpending.objects.create(key=key, month=month - timedelta(days=1), spent_usd=Decimal(10))
+    bounds = sign_in("olga", project, Role.OWNER).get(HOME).context["shown"].bounds
+    named = [(bound.level, bound.text) for bound in bounds if bound.name == "Budget of the key gateway"]
+    assert named == [(Level.REACHED, "$9.5000 of $10.00 this month")]
+    assert "gateway" not in page(editor)
 
 
 def test_a_run_that_no_worker_takes_up_is_named(dataset: Dataset, editor: Client) -> None:
