@@ -10,7 +10,7 @@ ARGS ?=
 SETUP := PYTHON='$(PYTHON)' .ci/setup
 RUNTIME := requirements.txt requirements-local-model.txt
 # A part of the tests covers a part of the code: the bound is for the whole suite, which takes long.
-WHOLE := $(if $(ARGS),,-n 3 --dist loadfile --cov --cov-fail-under=85)
+WHOLE := $(if $(ARGS),,-n 3 --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=85)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run serve test check perf clean

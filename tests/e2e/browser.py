@@ -70,8 +70,8 @@ class Browser:
 
 
 @contextmanager
-def browsing(url: str, profile: Path, *flags: str) -> Iterator[Browser]:
-    """A fresh browser with an empty profile; gone at the end."""
+def started(profile: Path, *flags: str) -> Iterator[webdriver.Chrome]:
+    """A Chromium with an empty profile; gone at the end."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for flag in (*_FLAGS, *flags, f"--user-data-dir={profile}"):
@@ -79,6 +79,22 @@ def browsing(url: str, profile: Path, *flags: str) -> Iterator[Browser]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     try:
-        yield Browser(driver, url)
+        yield driver
     finally:
         driver.quit()
+
+
+@contextmanager
+def browsing(driver: webdriver.Chrome, url: str) -> Iterator[Browser]:
+    """A window on `url` in which nobody has been; what happened in it is forgotten at the end."""
+    try:
+        yield Browser(driver, url)
+    finally:
+        driver.get("about:blank")
+        for command, parameters in (
+            ("Storage.clearDataForOrigin", {"origin": url, "storageTypes": "all"}),
+            ("Network.clearBrowserCookies", {}),
+            ("Emulation.clearDeviceMetricsOverride", {}),
+        ):
+            driver.execute_cdp_cmd(command, parameters)
+        driver.get_log("browser")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -81,8 +82,21 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+_used: set[Path] = set()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_data_left() -> Iterator[None]:
+    """PostgreSQL's account may not enter a test's directory: what it kept is elsewhere, and goes as well."""
+    yield
+    for var in _used:
+        for link in filter(Path.is_symlink, var.rglob("postgres")):
+            shutil.rmtree(link.resolve())
+
+
 @contextmanager
 def installed(var: Path, *arguments: str) -> Iterator[Installation]:
+    _used.add(var)
     port = free_port()
     unset = ("DATABASE_URL", "REDIS_URL", "DEBUG", "SECRET_KEY", "ALLOWED_HOSTS")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
@@ -113,6 +127,22 @@ def _read_until_ready(process: subprocess.Popen[str]) -> str:
         if line.startswith("ready "):
             return "".join(lines)
     raise AssertionError(f"it ended with {process.wait()} before it was ready: {''.join(lines)}")
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """`manage.py run_server`, for tests that leave it as they found it."""
+    with installed(tmp_path_factory.mktemp("running") / "var", "run_server") as installation:
+        yield installation
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The driver of a browser for all tests: starting one takes as long as several tests."""
+    from tests.e2e import browser  # needs selenium
+
+    with browser.started(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,8 +54,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 
 @pytest.fixture
-def browser(server: Installation, tmp_path: Path) -> Iterator[Browser]:
-    with browsing(server.url, tmp_path / "profile") as window:
+def browser(server: Installation, chromium: Any) -> Iterator[Browser]:
+    with browsing(chromium, server.url) as window:
         yield window
 
 

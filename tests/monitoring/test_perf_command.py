@@ -15,7 +15,7 @@ from monitoring.perf.printing import print_summary
 from monitoring.perf.report import Figure, Report
 from tests.e2e import conftest as e2e
 
-install = e2e.install
+running = e2e.running
 
 
 def perf(var: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,18 +36,17 @@ def read(path: Path) -> Report:
     return msgspec.json.decode(path.read_bytes(), type=Report)
 
 
-def test_it_measures_a_running_server_and_judges_it_by_a_baseline(install, tmp_path):
+def test_it_measures_a_running_server_and_judges_it_by_a_baseline(running, tmp_path):
     out, baseline = tmp_path / "out" / "http.json", tmp_path / "baseline.json"
     impossible = Figure(name="rate", value=1e6, unit="req/s", better="higher", noise=0.0)
     baseline.write_bytes(msgspec.json.encode(Report(command="http", figures=[impossible])))
-    with install("run_server") as server:
-        answer = perf(
-            server.var,
-            *("http", "--rate", "40", "--duration", "1", "--prompts", "10", "--no-search"),
-            *("--json", str(out), "--baseline", str(baseline)),
-        )
-        # The key that it made has ended with it.
-        assert "af_sk_" not in answer.stdout + answer.stderr
+    answer = perf(
+        running.var,
+        *("http", "--rate", "40", "--duration", "1", "--prompts", "10", "--no-search"),
+        *("--json", str(out), "--baseline", str(baseline)),
+    )
+    # The key that it made has ended with it.
+    assert "af_sk_" not in answer.stdout + answer.stderr
     assert answer.returncode == 1
     assert "rate regressed" in answer.stderr
     report = read(out)
@@ -58,11 +57,10 @@ def test_it_measures_a_running_server_and_judges_it_by_a_baseline(install, tmp_p
     assert report.cores["web"] > 0
 
 
-def test_an_evaluation_over_http_asks_the_vendor_once_a_cell(install, tmp_path):
+def test_an_evaluation_over_http_asks_the_vendor_once_a_cell(running, tmp_path):
     out = tmp_path / "evaluation.json"
-    with install("run_server") as server:
-        load = ("--cells", "40", "--concurrency", "10", "--latency-ms", "5", "--repeats", "1")
-        answer = perf(server.var, "evaluation", "--vendor", *load, "--json", str(out))
+    load = ("--cells", "40", "--concurrency", "10", "--latency-ms", "5", "--repeats", "1")
+    answer = perf(running.var, "evaluation", "--vendor", *load, "--json", str(out))
     assert out.exists(), answer.stderr
     figures = read(out).all_figures()
     assert figures["vendor calls beyond one a cell"].value == 0
@@ -70,11 +68,10 @@ def test_an_evaluation_over_http_asks_the_vendor_once_a_cell(install, tmp_path):
     assert 0 < figures["parallel efficiency"].value < 1
 
 
-def test_the_gateway_is_held_against_its_vendor(install, tmp_path):
+def test_the_gateway_is_held_against_its_vendor(running, tmp_path):
     out = tmp_path / "gateway.json"
     load = ("--rate", "40", "--fast-rate", "80", "--duration", "0.5", "--latency-ms", "0", "--calls", "40")
-    with install("run_server") as server:
-        answer = perf(server.var, "gateway", *load, "--json", str(out))
+    answer = perf(running.var, "gateway", *load, "--json", str(out))
     assert out.exists(), answer.stderr
     report = read(out)
     figures = report.all_figures()
@@ -90,12 +87,11 @@ def test_the_gateway_is_held_against_its_vendor(install, tmp_path):
     assert figures["web RSS growth over 40 gateway calls"].must == 20
 
 
-def test_nothing_grows_with_requests_websockets_and_cells(install, tmp_path):
+def test_nothing_grows_with_requests_websockets_and_cells(running, tmp_path):
     """The leak test with little load; `manage.py perf memory` has the whole."""
     out = tmp_path / "memory.json"
-    with install("run_server") as server:
-        load = ("--requests", "1000", "--visits", "150", "--cells", "500")
-        answer = perf(server.var, "memory", *load, "--json", str(out))
+    load = ("--requests", "1000", "--visits", "150", "--cells", "500")
+    answer = perf(running.var, "memory", *load, "--json", str(out))
     assert answer.returncode == 0, answer.stderr
     growth = [name for name, figure in read(out).all_figures().items() if figure.must and "growth" in name]
     assert growth == [
