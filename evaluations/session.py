@@ -77,6 +77,7 @@ class Session:
         self._source.stop()
         for lane in self._lanes.values():
             if lane.task and not lane.turn.has_begun:
+                lane.turn.withdraw()
                 lane.task.cancel()
         self._beat_early.set()
 

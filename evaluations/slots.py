@@ -51,10 +51,11 @@ class Slots:
 class Turn:
     """The calls of one cell: each waits for a slot."""
 
-    __slots__ = ("_slots", "has_begun")
+    __slots__ = ("_is_withdrawn", "_slots", "has_begun")
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
+        self._is_withdrawn = False
         self.has_begun = False
         """Whether a model has been asked: then the cell is finished even if the run has been stopped."""
 
@@ -64,8 +65,14 @@ class Turn:
     async def __aexit__(self, *_: object) -> None:
         self._slots.give_back()
 
-    def begin(self) -> None:
-        """The model is being asked now."""
+    def withdraw(self) -> None:
+        """Ask no model any more: the cancellation that follows may be late by a moment."""
+        self._is_withdrawn = True
+
+    def begin(self, *, for_others: bool) -> None:
+        """The model is being asked now. Raises CancelledError after `withdraw`, unless others wait, too."""
+        if self._is_withdrawn and not for_others:
+            raise asyncio.CancelledError
         self.has_begun = True
 
     def answered(self, completion: object) -> None:

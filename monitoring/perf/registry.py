@@ -7,7 +7,7 @@ from typing import Protocol, cast
 from monitoring.perf.report import Report
 from monitoring.perf.server import Server
 
-NAMES = ("http", "websocket", "evaluation", "cache", "gateway", "database", "memory", "crash")
+NAMES = ("http", "websocket", "evaluation", "cache", "gateway", "database", "memory", "crash", "growth")
 
 
 class Generator(Protocol):

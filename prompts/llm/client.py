@@ -49,8 +49,11 @@ class Turn(Protocol):
 
     async def __aexit__(self, *_: object) -> None: ...
 
-    def begin(self) -> None:
-        """The model is being asked now, with all limits kept."""
+    def begin(self, *, for_others: bool) -> None:
+        """The model is being asked now, with all limits kept; `for_others`: they wait for the same answer.
+
+        Raises CancelledError if the caller has thought better of it, and nobody else waits.
+        """
 
     def answered(self, completion: Completion) -> None:
         """The model's answer, before the turn is left; a turn that is left without one has failed."""
@@ -154,7 +157,7 @@ async def _attempts(request: Request, turn: Turn | None, flight: flights.Flight)
             async with admitted(request) as admission:
                 queued_ms = milliseconds_since(began)
                 if turn is not None:
-                    turn.begin()
+                    turn.begin(for_others=flight.is_shared)
                 answered = await _observed(request, flight, admission)
         except ProviderError as error:
             delay_s = retry_delay_s(error, attempt, request.max_attempts)

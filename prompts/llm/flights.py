@@ -30,6 +30,11 @@ class Flight:
         self._is_delivered = False
         self._task = asyncio.create_task(self._fly(call))
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether more than one waits for it."""
+        return len(self._readers) > 1
+
     def publish(self, delta: Delta) -> None:
         """Hand a piece to all who read pieces."""
         with self._lock:

@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
+import time
 from contextlib import aclosing
 from decimal import Decimal
 
 import pytest
 from django.test.utils import override_settings
 
+from evaluations.slots import Slots, Turn
 from prompts.llm import client, flights
 from prompts.llm.providers.base import Completion, Delta, Prices, ProviderError, Request
 from tests.fake_vendor import FakeVendor, Reply
@@ -176,3 +178,27 @@ async def test_a_follower_is_not_delayed_by_one_who_does_not_read(vendor: FakeVe
     with override_settings(MODEL_MAX_ATTEMPTS=1):
         assert await texts(ask()) == ["a", "b", "c", "d"]
     assert [part.text async for part in idle][:-1] == ["b", "c", "d"]
+
+
+async def test_a_withdrawn_turn_makes_no_call(vendor: FakeVendor, ask: Ask):
+    slots = Slots(on_excess=lambda: None)
+    slots.allow(1)
+    turn = Turn(slots)
+    turn.withdraw()
+    with pytest.raises(ProviderError):
+        await client.complete(ask(), turn=turn)
+    assert (vendor.count, slots.busy, turn.has_begun) == (0, 0, False)
+
+
+async def test_a_withdrawn_turn_goes_on_for_others(vendor: FakeVendor, ask: Ask):
+    slots = Slots(on_excess=lambda: None)
+    turn = Turn(slots)
+    mine = asyncio.create_task(client.complete(ask(), turn=turn))
+    other = asyncio.create_task(client.complete(ask()))
+    deadline = time.monotonic() + 10
+    while not any(flight.is_shared for flight in flights.board._flights.values()):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    turn.withdraw()
+    slots.allow(1)
+    assert (await mine).text == (await other).text and vendor.count == 1
