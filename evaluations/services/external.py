@@ -53,6 +53,7 @@ def open_run(project: Project, identity: Identity, dataset: Dataset, *, actor: A
     run.refresh_from_db()
     if run.state == RunState.FINISHED:
         _reopen(run)
+    expect_news(run)
     return run
 
 
@@ -66,7 +67,7 @@ def find_external_run(project: Project, identity: Identity, dataset: Dataset) ->
 def _new_run(project: Project, identity: Identity, dataset: Dataset, actor: Actor) -> Run:
     dataset.refresh_from_db()
     name = identity.name[:_MAX_NAME_CHARS]
-    run = Run.objects.create(
+    return Run.objects.create(
         project=project,
         dataset=dataset,
         external_id=identity.external_id,
@@ -81,8 +82,6 @@ def _new_run(project: Project, identity: Identity, dataset: Dataset, actor: Acto
         enqueued_at=Now(),
         started_at=Now(),
     )
-    expect_news(run)
-    return run
 
 
 def _reopen(run: Run) -> None:
@@ -90,7 +89,6 @@ def _reopen(run: Run) -> None:
         state=RunState.RUNNING, active_s=run.wall_s or 0.0, started_at=Now(), finished_at=None
     )
     run.refresh_from_db()
-    expect_news(run)
 
 
 def expect_news(run: Run) -> None:
@@ -140,7 +138,9 @@ def _grow(run: Run, new: Sequence[ExternalCell]) -> None:
     if repeats > MAX_REPEATS:
         raise InvalidInput(f"A run has each case at most {MAX_REPEATS} times.")
     run.repeats, run.last_case_id = repeats, last_case_id
-    run.total = run.frozen_cases().count() * repeats
+    # An item that changed since then has results of its old case, too.
+    linked = ExternalCell.objects.filter(run=run).count() + len(new)
+    run.total = max(run.frozen_cases().count() * repeats, linked)
     if run.total > settings.RUN_MAX_CELLS:
         raise InvalidInput(
             f"The run would have {run.total:,} cells; the limit is {settings.RUN_MAX_CELLS:,}."

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -38,14 +38,26 @@ def put_item(dataset: Dataset, item: Item) -> ExternalCase:
     known = find_item(dataset.project, item.key)
     if known is None:
         [case] = add_cases(dataset, [item.case])
-        known = ExternalCase.objects.create(
-            project=dataset.project, key=item.key, case=case, is_plain=item.is_plain, **item.sources
-        )
+        known = _name_new(case, item)
     if known.case.dataset_id != dataset.pk:
         raise Conflict(f"The item {item.key!r} belongs to another data set.")
     if not _is_same(known, item):
         _replace(known, item)
     return known
+
+
+def _name_new(case: Case, item: Item) -> ExternalCase:
+    try:
+        with transaction.atomic():
+            return ExternalCase.objects.create(
+                project=case.dataset.project,
+                key=item.key,
+                case=case,
+                is_plain=item.is_plain,
+                **item.sources,
+            )
+    except IntegrityError:
+        raise Conflict(f"The item {item.key!r} has just been created in another data set.") from None
 
 
 def find_item(project: Project, key: str) -> ExternalCase | None:

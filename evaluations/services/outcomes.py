@@ -18,8 +18,6 @@ from evaluations.sink import results_recorded
 from prompts.models import PromptVersion
 
 MAX_CALLS = 200  # of one cell; what more there is, is not counted
-
-
 MAX_TOTAL = 2**31 - 1  # what the columns hold
 
 
