@@ -33,7 +33,7 @@ class KeyTurn:
         if kind is not asyncio.CancelledError and self._cost != self._reserved:
             await in_db_thread(settle)(self._key_id, self._month, self._cost - self._reserved)
 
-    def begin(self) -> None:
+    def begin(self, *, for_others: bool) -> None:
         """The money is reserved already."""
 
     def answered(self, completion: Completion) -> None:
