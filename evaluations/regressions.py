@@ -15,7 +15,8 @@ from evaluations.schemas import columns_of, versioned
 from evaluations.statistics import Interval, holm, mcnemar_exact, paired_difference_interval
 
 # The newest finished runs that are looked at, experiments among them, and cells of a run that are paired.
-_MAX_RUNS, _MAX_EXPERIMENTS, _MAX_CELLS = 60, 8, 20_000
+_MAX_RUNS, _MAX_EXPERIMENTS, _MAX_CELLS = 200, 8, 20_000
+_CHUNK_RUNS = 25
 _COUNT_S = 2.0
 SIGNIFICANT = 0.05
 
@@ -98,13 +99,16 @@ def _successions(runs: QuerySet[Run]) -> Iterator[tuple[Run, Run]]:
     finished = runs.filter(state=RunState.FINISHED).select_related("project", "dataset")
     newest: dict[bytes, Run] = {}
     settled: set[bytes] = set()
-    for run in finished.order_by("-created_at")[:_MAX_RUNS]:
+    newest_first = finished.order_by("-created_at")[:_MAX_RUNS]
+    for run in newest_first.iterator(chunk_size=_CHUNK_RUNS):
+        if len(settled) == _MAX_EXPERIMENTS:
+            return
         experiment = _experiment_of(run)
         if experiment in settled:
             continue
         if experiment not in newest:
             newest[experiment] = run
-        elif len(settled) < _MAX_EXPERIMENTS:
+        else:
             settled.add(experiment)
             yield newest[experiment], run
 

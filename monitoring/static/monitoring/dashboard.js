@@ -21,6 +21,10 @@ const REFRESH_MS = 10_000;
 // The server is given this many times as long to rest as the last refresh took.
 const REST_FACTOR = 20;
 const STALE_S = 5;
+const STATES = {
+  waiting: (ms) => `back in ${Math.ceil(ms / 1000)} s`,
+  closed: () => "live numbers are for members of a project",
+};
 
 // What this installation does not have has no figure on the page.
 const charts = panels(page.dataset.caches.split(","))
@@ -115,7 +119,7 @@ async function follow() {
   if (!client?.connect) return;
   const connection = client.connect({
     onState: (next, detail) => {
-      state = next === "waiting" ? `back in ${Math.ceil(detail / 1000)} s` : next === "closed" ? "no live numbers" : next;
+      state = STATES[next]?.(detail) ?? next;
       tell();
     },
   });
