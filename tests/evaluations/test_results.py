@@ -40,7 +40,7 @@ def test_results_are_filtered(api: Any, two: dict[str, Any]) -> None:
     assert items(api, two, "model=gone") == [] and items(api, two, "max_latency_ms=-1") == []
     case = items(api, two)[0]["case"]
     assert len(items(api, two, f"case={case}")) == 2
-    for bad in ("state=odd", "sort=age", "limit=0", "extra=1", "cursor=x"):
+    for bad in ("state=odd", "sort=age", "limit=0", "extra=1", "cursor=x", f"case={10**19}", "case=-1"):
         api.get(f"/api/v1/runs/{two['id']}/results?{bad}").expect(422)
 
 

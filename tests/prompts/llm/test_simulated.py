@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from prompts.llm import client
@@ -82,6 +83,16 @@ async def test_a_timeout_holds(settings):
     with pytest.raises(ProviderError) as caught:
         await client.complete(ask(latency_ms=60_000, params={"timeout_s": 0.05}))
     assert caught.value.code == "timeout"
+
+
+async def test_parts_without_text_are_passed_over():
+    parts = [
+        {"type": "text", "text": 5},
+        {"type": "text", "text": "heard"},
+        {"type": "image_url", "text": None},
+    ]
+    request = msgspec.structs.replace(ask(), messages=({"role": "user", "content": parts},))
+    assert (await client.complete(request)).text == "heard"
 
 
 @pytest.mark.parametrize("maximum", ["5", 0, -1, 1.5, True, [1], {"a": 1}])
