@@ -59,38 +59,22 @@ def test_it_measures_a_running_server_and_judges_it_by_a_baseline(running, tmp_p
 
 def test_an_evaluation_over_http_asks_the_vendor_once_a_cell(running, tmp_path):
     out = tmp_path / "evaluation.json"
-<<<<<<< HEAD
     load = ("--cells", "40", "--concurrency", "10", "--latency-ms", "5", "--repeats", "1")
     answer = perf(running.var, "evaluation", "--vendor", *load, "--json", str(out))
-=======
-    with install("run_server") as server:
-        load = ("--cells", "40", "--concurrency", "10", "--latency-ms", "5", "--repeats", "1")
-        answer = perf(server.var, "evaluation", "--vendor", *load, "--json", str(out))
-        small = (
-            "--cells",
-            "20",
-            "--prompts",
-            "2",
-            "--subscribers",
-            "4",
-            "--steps",
-            "1",
-            "2",
-            "--requests",
-            "2",
-        )
-        grown = perf(server.var, "growth", *small, "--json", str(tmp_path / "growth.json"))
->>>>>>> 047ba59 (docs: How an installation grows, measured by perf growth)
     assert out.exists(), answer.stderr
-    assert (tmp_path / "growth.json").exists(), grown.stderr
-    sizes = {"run: 20 cells", "run: 40 cells", "prompt by label: 4 prompts", "page of 20 results: 40 results"}
-    assert sizes <= {
-        name for name, each in read(tmp_path / "growth.json").all_figures().items() if each.value > 0
-    }
     figures = read(out).all_figures()
     assert figures["vendor calls beyond one a cell"].value == 0
     assert figures["hit rate of the same cells"].value == 1.0
     assert 0 < figures["parallel efficiency"].value < 1
+
+
+def test_growth_is_measured_over_sizes(running, tmp_path):
+    out = tmp_path / "growth.json"
+    load = ("--cells", "20", "--prompts", "2", "--subscribers", "4", "--steps", "1", "2", "--requests", "2")
+    answer = perf(running.var, "growth", *load, "--json", str(out))
+    assert out.exists(), answer.stderr
+    sizes = {"run: 20 cells", "run: 40 cells", "prompt by label: 4 prompts", "page of 20 results: 40 results"}
+    assert sizes <= {name for name, each in read(out).all_figures().items() if each.value > 0}
 
 
 def test_the_gateway_is_held_against_its_vendor(running, tmp_path):
