@@ -1,6 +1,7 @@
 """Fixtures of every test: two projects, their keys, and a client that speaks JSON to the front door."""
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -133,6 +134,9 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
         yield
     # The thread in which the asynchronous ORM works never hears of the end of a request.
     asyncio.run(sync_to_async(connections.close_all)())
+    # Nor do threads that have ended: theirs comes back when it is collected.
+    gc.collect()
+    connections.close_all()
     close_pools()
 
 

@@ -86,7 +86,7 @@ async def test_who_does_not_read_is_waited_for(address: str, application: Applic
         await asyncio.sleep(0)
         assert not waiting.done()
         assert [len(await client.recv()) for _ in range(written)] == [len(frame.texts[0])] * written
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 30)
         assert application.protocol.write(encode(Pong())) is None
 
 
