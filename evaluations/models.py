@@ -122,6 +122,12 @@ class Run(models.Model):
     judges: Any = models.JSONField(default=list)
     scorers: Any = models.JSONField(default=list)
     scores: Any = models.JSONField(default=list, help_text="Verdicts on the run as a whole.")
+    about: Any = models.JSONField(
+        null=True, help_text="What who executes it says of it: its description and metadata."
+    )
+    verdicts = models.PositiveIntegerField(
+        default=0, help_text="How many came from elsewhere: grows with each, also where nothing else does."
+    )
     threshold = models.FloatField(null=True)
     concurrency = models.PositiveIntegerField()
     repeats = models.PositiveIntegerField(default=1)

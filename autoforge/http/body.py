@@ -13,6 +13,7 @@ from autoforge.http.asgi import ClientLeft, Headers, Receive, Scope
 
 _IMPORT = re.compile(r"(/api/v1/datasets/.+|/admin/evaluations/dataset/\d+)/import/?")
 _TRACES = "/api/public/otel/v1/traces"
+_INGESTION = "/api/public/ingestion"
 # A refused client that still sends is listened to this long, or a reset would eat our answer.
 _FAREWELL_S = 5.0
 
@@ -25,6 +26,8 @@ def body_limit(path: str) -> int:
     """The most bytes that `path` takes."""
     if path == _TRACES:
         return settings.MAX_TRACES_BYTES
+    if path == _INGESTION:
+        return settings.MAX_INGESTION_BYTES
     return settings.MAX_IMPORT_BYTES if _IMPORT.fullmatch(path) else settings.MAX_BODY_BYTES
 
 

@@ -1,7 +1,12 @@
 """Writes to data sets and runs."""
 
 from evaluations.services.datasets import add_cases, create_dataset, describe_dataset, import_cases
-from evaluations.services.external import delete_external_run, link_cells, open_run
+from evaluations.services.external import (
+    delete_external_run,
+    describe_external_run,
+    link_cells,
+    open_run,
+)
 from evaluations.services.items import name_case, put_item
 from evaluations.services.outcomes import Call, add_calls, record_outcomes, tell_progress
 from evaluations.services.runs import cancel_run, resume_run, retry_errors, start_run
@@ -15,6 +20,7 @@ __all__ = [
     "create_dataset",
     "delete_external_run",
     "describe_dataset",
+    "describe_external_run",
     "give_scores",
     "import_cases",
     "link_cells",

@@ -6,6 +6,7 @@ that has nothing left to do and nobody who does it.
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 from django.conf import settings
@@ -20,6 +21,7 @@ from evaluations.models import Case, Dataset, ExternalCell, Run, RunState, RunWo
 from evaluations.recording import lock_run
 
 MAX_REPEATS = 100
+MAX_ABOUT_BYTES = 65_536
 _MAX_NAME_CHARS = 200
 
 
@@ -89,6 +91,21 @@ def _reopen(run: Run) -> None:
         state=RunState.RUNNING, active_s=run.wall_s or 0.0, started_at=Now(), finished_at=None
     )
     run.refresh_from_db()
+
+
+def describe_external_run(run: Run, *, description: str | None, metadata: Any) -> None:
+    """Keep what who executes `run` says of it; None leaves a part as it is. Raises InvalidInput.
+
+    `run` is locked by `open_run`.
+    """
+    said = {"description": description, "metadata": metadata}
+    about = (run.about or {}) | {part: value for part, value in said.items() if value is not None}
+    if about == (run.about or {}):
+        return
+    if len(msgspec.json.encode(about)) > MAX_ABOUT_BYTES:
+        raise InvalidInput(f"The description and metadata of a run have at most {MAX_ABOUT_BYTES:,} bytes.")
+    run.about = about
+    run.save(update_fields=["about"])
 
 
 def expect_news(run: Run) -> None:

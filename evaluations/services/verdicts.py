@@ -154,7 +154,8 @@ def _add_to_run(run: Run, scores: Sequence[GivenScore]) -> None:
     lock_run(run.pk)
     run.refresh_from_db(fields=["scores"])
     run.scores = merged(run.scores, scores)
-    run.save(update_fields=["scores"])
+    run.verdicts = F("verdicts") + len(scores)
+    run.save(update_fields=["scores", "verdicts"])
 
 
 def _rejudge(run_id: UUID, by_result: dict[int, list[GivenScore]]) -> None:
@@ -170,7 +171,11 @@ def _rejudge(run_id: UUID, by_result: dict[int, list[GivenScore]]) -> None:
             passed += (state == ResultState.PASSED) - (before == ResultState.PASSED)
             failed += (state == ResultState.FAILED) - (before == ResultState.FAILED)
     Result.objects.bulk_update(results, ["scores", "score", "state"])
-    Run.objects.filter(pk=run_id).update(passed=F("passed") + passed, failed=F("failed") + failed)
+    Run.objects.filter(pk=run_id).update(
+        passed=F("passed") + passed,
+        failed=F("failed") + failed,
+        verdicts=F("verdicts") + sum(map(len, by_result.values())),
+    )
     _tell(Run.objects.get(pk=run_id), results)
 
 

@@ -52,6 +52,7 @@ def test_the_proxy_lets_through_what_we_judge_ourselves() -> None:
         int(limit) * 2**20 for limit in re.findall(r"client_max_body_size (\d+)m", text_of("autoforge.conf"))
     ]
     assert limits[0] > settings.MAX_BODY_BYTES and limits[1] > settings.MAX_IMPORT_BYTES
+    assert limits[2] > max(settings.MAX_TRACES_BYTES, settings.MAX_INGESTION_BYTES)
 
 
 @pytest.fixture

@@ -53,7 +53,9 @@ const dataset = await langfuse.dataset.get(name);
 seen.items = dataset.items.map((item) => [item.input.country, item.expectedOutput]);
 const isRight = async ({ output, expectedOutput }) => ({ name: "is_right", value: Number(output === expectedOutput) });
 const run = async (runName, task) => {
-  const done = await dataset.runExperiment({ name, runName, task, evaluators: [isRight] });
+  const done = await dataset.runExperiment({
+    name, runName, description: "Of the world", metadata: { team: "films" }, task, evaluators: [isRight],
+  });
   return done.itemResults.length;
 };
 seen.results = [

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import UTC, datetime
 
 from langfuse import Evaluation, Langfuse
 
@@ -73,11 +74,44 @@ def share_right(*, item_results, **kwargs):
 
 def run(run_name, task):
     done = dataset.run_experiment(
-        name=name, run_name=run_name, task=task, evaluators=[is_right], run_evaluators=[share_right]
+        name=name,
+        run_name=run_name,
+        description="Of the world",
+        task=task,
+        evaluators=[is_right],
+        run_evaluators=[share_right],
+        metadata={"team": "films"},
     )
     return len(done.item_results)
 
 
 seen["results"] = [run("always Paris", always_paris), run("knows all", knows_all)]
 langfuse.flush()
+
+
+def experiments_as_read():
+    """As SDK 5 reads them back, one to a page."""
+    since, cursor, pages = datetime(2020, 1, 1, tzinfo=UTC), None, []
+    while cursor or not pages:
+        pages.append(
+            langfuse.api.experiments.list(
+                from_start_time=since, dataset_id=dataset.id, fields="metadata,scores", limit=1, cursor=cursor
+            )
+        )
+        cursor = pages[-1].meta.cursor
+    found = {}
+    for experiment in (page.data[0] for page in pages):
+        items = langfuse.api.experiments.list_items(
+            from_start_time=since, experiment_id=experiment.id, fields="io,scores,experimentMetadata"
+        ).data
+        found[experiment.name] = {
+            "said": [experiment.description, experiment.metadata["team"], items[0].experiment_description],
+            "scores": [[score.name, score.value] for score in experiment.scores],
+            "items": sorted([it.input["country"], it.output, it.scores[0].value] for it in items),
+        }
+    return found
+
+
+if hasattr(langfuse.api, "experiments"):
+    seen["experiments"] = experiments_as_read()
 json.dump(seen, sys.stdout)

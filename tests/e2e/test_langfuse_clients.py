@@ -116,6 +116,8 @@ def test_an_unchanged_client_works_with_our_objects(users: Users, client: str) -
     results = server.request("GET", f"/api/v1/runs/{first['id']}/results")[1]["items"]
     assert {result["output"] for result in results} == {"Paris"}
     assert sorted(result["score"] for result in results) == [0.0, 1.0]
+    described = server.request("GET", f"/api/public/datasets/{client}/runs/always%20Paris")[1]
+    assert (described["description"], described["metadata"]) == ("Of the world", {"team": "films"})
     found = server.request("GET", f"/api/v1/runs/{first['id']}/compare/{second['id']}")[1]
     assert (found["pairs"], found["only_b"], found["both_passed"]) == (2, 1, 1)
 
@@ -129,3 +131,21 @@ def test_a_python_client_tells_the_prompt_the_model_and_the_cost(users: Users, c
     assert run["cost_usd"] == pytest.approx(0.006)
     [share] = run["scores"]
     assert (share["scorer"], share["value"]) == ("share_right", 0.5)
+
+
+@pytest.mark.parametrize("client", ["langfuse-4", "langfuse-5"])
+def test_an_sdk_reads_its_experiments_back(users: Users, client: str) -> None:
+    found = users.seen_by(client)["experiments"]
+    said = ["Of the world", "films", "Of the world"]
+    assert found == {
+        "always Paris": {
+            "said": said,
+            "scores": [["share_right", 0.5]],
+            "items": [["Chile", "Paris", 0.0], ["France", "Paris", 1.0]],
+        },
+        "knows all": {
+            "said": said,
+            "scores": [["share_right", 1.0]],
+            "items": [["Chile", "Santiago", 1.0], ["France", "Paris", 1.0]],
+        },
+    }

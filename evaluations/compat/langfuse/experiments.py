@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 from django.db import transaction
@@ -14,7 +15,7 @@ from evaluations.compat.langfuse.identity import SOURCE
 from evaluations.compat.langfuse.items import find_cases
 from evaluations.compat.langfuse.local import is_local, keep_local_items, key_of_local
 from evaluations.compat.langfuse.spans import Span
-from evaluations.models import Case, ExternalCell
+from evaluations.models import Case, ExternalCell, Run
 from evaluations.services.external import Identity, Spot
 from evaluations.services.outcomes import Outcome
 from evaluations.services.verdicts import cell_of
@@ -92,6 +93,7 @@ def _linked_cells(project: Project, spans: Sequence[Span]) -> dict[str, list[Ext
 def _store_run(project: Project, sightings: Sequence[Sighting], actor: Actor) -> None:
     first = sightings[0]
     run = services.open_run(project, first.identity, first.case.dataset, actor=actor)
+    _describe(run, sightings)
     by_spot: defaultdict[Spot, list[Sighting]] = defaultdict(list)
     for sighting in sightings:
         by_spot[sighting.spot].append(sighting)
@@ -107,6 +109,15 @@ def _store_run(project: Project, sightings: Sequence[Sighting], actor: Actor) ->
     ExternalCell.objects.bulk_update([cell for cell in cells if cell.result_id is None], ["calls"])
     services.record_outcomes(run, outcomes)
     services.tell_progress(run)
+
+
+def _describe(run: Run, sightings: Sequence[Sighting]) -> None:
+    """By the first that says something; what cannot be kept costs no result."""
+    spans = [sighting.span for sighting in sightings]
+    metadata = next((found for span in spans if (found := span.experiment_metadata) is not None), None)
+    description = next((said for span in spans if (said := span.experiment("description"))), None)
+    with suppress(InvalidInput):
+        services.describe_external_run(run, description=description, metadata=metadata)
 
 
 def _calls(seen: Sequence[Sighting], outcome: Span | None) -> dict[str, services.Call]:

@@ -15,13 +15,16 @@ def find_cases(project: Project, keys: Collection[str]) -> dict[str, Case]:
     """The project's cases under those ids, with their data sets: of this surface, or `case-<id>`."""
     cases = Case.objects.filter(dataset__project=project).select_related("dataset__project", "external")
     found = {case.external.key: case for case in cases.filter(external__key__in=keys)}
-    numbers = [
-        int(key.removeprefix(NATIVE_PREFIX)) for key in keys if key not in found and _NATIVE.match(key)
-    ]
+    numbers = [number for key in keys if key not in found and (number := number_of(key)) is not None]
     if numbers:
         native = cases.current().filter(pk__in=numbers, external=None)
         found |= {f"{NATIVE_PREFIX}{case.pk}": case for case in native}
     return found
+
+
+def number_of(key: str) -> int | None:
+    """The case that `case-<id>` names."""
+    return int(key.removeprefix(NATIVE_PREFIX)) if _NATIVE.match(key) else None
 
 
 def find_case(project: Project, key: str) -> Case | None:

@@ -31,6 +31,7 @@ def link_item(exchange: Exchange) -> HttpResponse:
         [cell] = services.link_cells(run, [(case, Spot(new.trace_id, new.observation_id or ""))])
         if (cell.run_id, cell.case_id) != (run.pk, case.pk):
             raise Conflict("This trace belongs to another run or item already.")
+        services.describe_external_run(run, description=new.run_description, metadata=new.metadata)
         services.tell_progress(run)
     return json_response(_item(cell, run, new.dataset_item_id))
 

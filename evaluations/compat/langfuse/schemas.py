@@ -74,11 +74,10 @@ class LangfuseItem(msgspec.Struct, kw_only=True, rename="camel"):
 
     @classmethod
     def of(cls, case: Case, external: ExternalCase | None, dataset: Dataset) -> Self:
-        is_plain = external is not None and external.is_plain
         return cls(
             id=external.key if external else f"{NATIVE_PREFIX}{case.pk}",
             status="ACTIVE" if case.superseded_by is None else "ARCHIVED",
-            input=case.vars.get("input") if is_plain else case.vars,
+            input=input_of(case, external),
             expected_output=case.expected,
             metadata=case.metadata or None,
             source_trace_id=(external and external.source_trace_id) or None,
@@ -88,6 +87,12 @@ class LangfuseItem(msgspec.Struct, kw_only=True, rename="camel"):
             created_at=external.created_at if external else dataset.created_at,
             updated_at=external.updated_at if external else dataset.created_at,
         )
+
+
+def input_of(case: Case, external: ExternalCase | None) -> Any:
+    """As it came: some are no object, but the variable `input`."""
+    is_plain = external is not None and external.is_plain
+    return case.vars.get("input") if is_plain else case.vars
 
 
 class ItemsQuery(PageQuery, kw_only=True, rename="camel"):
@@ -134,6 +139,7 @@ class LangfuseRun(msgspec.Struct, kw_only=True, rename="camel"):
             name=run.name or str(run.pk),
             dataset_id=str(run.dataset_id),
             dataset_name=run.dataset.name,
+            **(run.about or {}),
             created_at=run.created_at,
             updated_at=run.finished_at or run.started_at or run.created_at,
             **more,

@@ -4,6 +4,7 @@ import uuid
 from typing import Any, Literal
 
 import msgspec
+from django.conf import settings
 from django.http import HttpResponse
 
 from autoforge.errors import InvalidInput
@@ -42,7 +43,7 @@ class _Batch(msgspec.Struct):
 
 def ingest(exchange: Exchange) -> HttpResponse:
     """A batch of events: scores are kept, the others are accepted and dropped. 207, each with its status."""
-    batch = exchange.body(_Batch).batch
+    batch = exchange.body(_Batch, limit_bytes=settings.MAX_INGESTION_BYTES).batch
     _check_size(batch)
     given: list[Given] = []
     successes: list[dict[str, object]] = []

@@ -10,6 +10,7 @@ import msgspec
 
 from autoforge.errors import AppError, TooLarge, UnsupportedMediaType
 from autoforge.lazy import lazy
+from autoforge.parsers import holds_nul
 from evaluations.execution import clean
 from evaluations.services.outcomes import Call
 
@@ -46,6 +47,12 @@ class Span(msgspec.Struct, frozen=True):
         """What it says of its experiment, "" for nothing."""
         return str(self.attributes.get(_EXPERIMENT + name, ""))
 
+    @property
+    def experiment_metadata(self) -> dict[str, Any] | None:
+        """What its experiment was given as such; None for what is no object that can be kept."""
+        text = self.experiment("metadata")
+        return None if holds_nul(text.encode()) else _object(text)
+
     def observation(self, name: str) -> str:
         return str(self.attributes.get(_OBSERVATION + name, ""))
 
@@ -80,11 +87,16 @@ class Span(msgspec.Struct, frozen=True):
 
     def _numbers(self, name: str) -> dict[str, Any]:
         """An attribute that is a JSON object of numbers; what is none counts as absent."""
-        try:
-            found = msgspec.json.decode(self.observation(name) or "{}")
-        except (msgspec.DecodeError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return _object(self.observation(name)) or {}
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object that `text` is."""
+    try:
+        found = msgspec.json.decode(text or "null")
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _tokens(usage: dict[str, Any], *names: str) -> int | None:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from evaluations.compat.langfuse import datasets, runs, scores, traces
+from evaluations.compat.langfuse import datasets, experiment_lists, runs, scores, traces
 from prompts.compat.langfuse.surface import answers
 
 # The clients percent-encode a whole name, `/` included, and it arrives decoded: longer routes first.
@@ -25,6 +25,12 @@ urlpatterns = [
         "datasets/<path:name>/runs/<path:run_name>",
         answers(GET=runs.show_run, DELETE=runs.delete_run),
         name="langfuse-run",
+    ),
+    path("experiments", answers(GET=experiment_lists.list_experiments), name="langfuse-experiments"),
+    path(
+        "experiment-items",
+        answers(GET=experiment_lists.list_experiment_items),
+        name="langfuse-experiment-items",
     ),
     path("ingestion", answers(POST=scores.ingest), name="langfuse-ingestion"),
     path("scores", answers(POST=scores.create_scores), name="langfuse-scores"),

@@ -16,6 +16,7 @@ from autoforge.errors import (
     InvalidInput,
     MethodNotAllowed,
     NotFound,
+    TooLarge,
     as_app_error,
     validation_sentence,
 )
@@ -42,9 +43,12 @@ class Exchange:
     def project(self) -> Project:
         return self.actor.project
 
-    def body(self, kind: type[T]) -> T:
-        """The JSON of the request. Raises InvalidBody naming the field, AppError for what is no JSON."""
-        content = self.request.body
+    def body(self, kind: type[T], *, limit_bytes: int | None = None) -> T:
+        """The JSON of the request. Raises InvalidBody naming the field, AppError for what is no JSON.
+
+        `limit_bytes` for a route that takes more than others; TooLarge above it.
+        """
+        content = self.request.body if limit_bytes is None else self._long_body(limit_bytes)
         if holds_nul(content):
             raise InvalidInput("The body holds the character U+0000, which cannot be stored: remove it.")
         try:
@@ -53,6 +57,12 @@ class Exchange:
             raise InvalidBody(validation_sentence(str(error))) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise AppError(f"The request body is not JSON: {error}.") from error
+
+    def _long_body(self, limit_bytes: int) -> bytes:
+        content: bytes = self.request.read(limit_bytes + 1)
+        if len(content) > limit_bytes:
+            raise TooLarge(f"The body is larger than {limit_bytes} bytes.", limit_bytes=limit_bytes)
+        return content
 
     def query(self, kind: type[T]) -> T:
         """The parameters of the address; those we do not know are ignored. Raises InvalidBody."""
