@@ -19,7 +19,7 @@ from evaluations.schemas import columns_of
 from prompts.models import Label, Prompt, PromptVersion
 
 # Changed whenever a table's columns change: a target of another version is refused, not altered.
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 _PAGE_KEYS = 2_000
 _CHUNK_ROWS = 20  # outputs can have megabytes
 
@@ -85,23 +85,32 @@ class Table:
             yield _plain(self.columns, values)
 
 
+_WORDS = ("prompt", "version", "model")
+
+
 class Results(Table):
     """Results say in words which column of their run they belong to."""
 
     @property
     def names(self) -> list[str]:
-        return [*super().names, "prompt", "version", "model"]
+        return [*super().names, *_WORDS]
 
     @property
     def definitions(self) -> list[str]:
         table, index = super().definitions
         return [table.removesuffix(")") + ", prompt TEXT, version INTEGER, model TEXT)", index]
 
+    def keys(self, scope: Any) -> Iterator[Row]:
+        return self._in_words(scope, super().keys(scope), [n for n in self.names if n in self.compared])
+
     def rows(self, scope: Any, ids: Sequence[Any]) -> Iterator[Row]:
+        return self._in_words(scope, super().rows(scope, ids), self.names)
+
+    def _in_words(self, scope: Any, rows: Iterator[Row], names: list[str]) -> Iterator[Row]:
         run = Run.objects.only("prompts", "endpoints").filter(pk=scope).first()
         columns = [msgspec.structs.astuple(column) for column in columns_of(run)] if run else []
-        position = self.names.index("column_number")
-        for row in super().rows(scope, ids):
+        position = names.index("column_number")
+        for row in rows:
             yield row + columns[row[position]]
 
 
@@ -177,6 +186,8 @@ RESULTS = Results(
         *_texts("finish_reason", "error_code", "error"),
         *_times("created_at"),
     ),
+    # What late scores change, and news that name the column of a run that is executed elsewhere.
+    compared=("id", "column_number", "state", "score", "scores", *_WORDS),
 )
 CASES = Table(
     name="cases",
@@ -190,6 +201,9 @@ _RUN_PROGRESS = (
     *_amounts("cost_usd", "saved_usd", "budget_usd"),
     *_reals("call_ms"),
     *_times("started_at", "finished_at"),
+    # Of a run that is executed elsewhere, which grows, and is judged, after it has ended.
+    *_jsons("about", "scores"),
+    *_integers("repeats", "total", "verdicts"),
 )
 RUNS = Table(
     name="runs",
@@ -197,10 +211,10 @@ RUNS = Table(
     columns=(
         *_keys("id"),
         *_integers("dataset_id"),
-        *_texts("name"),
+        *_texts("name", "external_id"),
         *_jsons("prompts", "endpoints", "judges", "scorers"),
         *_reals("threshold"),
-        *_integers("concurrency", "repeats", "seed", "total"),
+        *_integers("concurrency", "seed"),
         *_flags("use_cache"),
         *_texts("created_by"),
         *_times("created_at"),

@@ -30,6 +30,7 @@ from tests.conftest import ApiClient
 from tests.e2e.conftest import BASE_DIR, free_port
 from tests.e2e.turso_project import SECRET, Rows, assert_equal, begin, evaluate, fill
 from tests.e2e.turso_server import Gateway, TursoServer, gateway
+from tests.evaluations.compat.langfuse import conftest as langfuse
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -174,6 +175,36 @@ def test_a_run_under_way_is_followed_to_its_end(project: Project, sync: Any, rea
     assert any(count < run.total for count in seen)
     sync()
     assert_equal(read, project)
+
+
+def test_what_comes_late_for_a_run_that_is_executed_elsewhere_arrives(
+    project: Project, api: ApiClient, sync: Any, read: Any
+) -> None:
+    first, second = langfuse.fill(api, count=2)
+    tell(api, langfuse.done(first, 1, name="elsewhere", description="Capitals"))
+    sync()
+    assert read("SELECT score, prompt, model FROM results") == [(None, "elsewhere", "langfuse")]
+    for value, comment in ((0.75, "good"), (0.75, "on second thoughts")):  # no counter of the run changes
+        api.post(f"{langfuse.PUBLIC}/scores", [langfuse.score(1, value, comment=comment)]).expect(202)
+        assert "1 results" in sync()
+        ((score, scores),) = read("SELECT score, scores FROM results")
+        assert (score, json.loads(scores)[0]["reason"]) == (value, comment)
+    call = {"o__type": "generation", "o__model.name": "gpt-test"}
+    of_second = langfuse.experiment(second, 32, name="elsewhere")
+    tell(api, langfuse.span(2, 3, 32, ms=1, **of_second, **call), langfuse.done(second, 2, name="elsewhere"))
+    api.post(f"{langfuse.PUBLIC}/scores", [langfuse.score(2, 1, id="r", datasetRunId="e1")]).expect(202)
+    sync()
+    assert read("SELECT DISTINCT model FROM results") == [("gpt-test",)]
+    ((key, about, scores, verdicts),) = read("SELECT external_id, about, scores, verdicts FROM runs")
+    assert (key, json.loads(about), verdicts) == ("e1", {"description": "Capitals"}, 3)
+    assert json.loads(scores)[0]["value"] == 1.0
+    assert_equal(read, project)
+    assert sync() == "acme: nothing has changed"
+
+
+def tell(api: ApiClient, *spans: dict[str, Any]) -> None:
+    body = langfuse.encoded(list(spans)).SerializeToString()
+    api.request("POST", langfuse.TRACES, body, content_type="application/x-protobuf").expect(200)
 
 
 def test_what_is_deleted_or_changed_here_is_so_there(project: Project, sync: Any, read: Any) -> None:
