@@ -4,25 +4,24 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpResponse
-from msgspec import Meta
 
 from autoforge import pagination
 from autoforge.errors import InvalidInput
+from autoforge.parsers import holds_nul
 from evaluations.compat.langfuse.experiment_shapes import LangfuseExperiment, LangfuseExperimentItem
 from evaluations.compat.langfuse.items import number_of
 from evaluations.models import Result, Run
-from prompts.compat.langfuse.surface import MAX_PAGE, Exchange, json_response
+from prompts.compat.langfuse.surface import MAX_PAGE, Exchange, in_utc, json_response
 
 M = TypeVar("M", bound=Model)
 MAX_SCORES = 50
 _MAX_WANTED = 1_000
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
-Moment = Annotated[datetime, Meta(tz=True)]
 Matches = Callable[[Sequence[str]], Q]
 
 
@@ -35,14 +34,18 @@ class _Condition(msgspec.Struct):
 
 
 class _ListQuery(msgspec.Struct, kw_only=True, rename="camel"):
-    from_start_time: Moment
-    to_start_time: Moment | None = None
+    from_start_time: datetime
+    to_start_time: datetime | None = None
     fields: str | None = None
     limit: int = 50
     score_limit: int = MAX_SCORES
     cursor: str | None = None
     filter: str | None = None
     dataset_id: str | None = None
+
+    def __post_init__(self) -> None:
+        self.from_start_time = in_utc(self.from_start_time)
+        self.to_start_time = self.to_start_time and in_utc(self.to_start_time)
 
     def groups(self, known: Sequence[str], default: str) -> set[str]:
         """The groups of fields that are wanted. Raises InvalidInput."""
@@ -58,8 +61,11 @@ class _ListQuery(msgspec.Struct, kw_only=True, rename="camel"):
         return found + [_read(condition, columns) for condition in self._filter()]
 
     def _filter(self) -> list[_Condition]:
+        text = self.filter or "[]"
+        if holds_nul(text.encode(errors="replace")):
+            raise InvalidInput("filter holds the character U+0000, which nothing is called.")
         try:
-            return msgspec.json.decode(self.filter or "[]", type=list[_Condition])
+            return msgspec.json.decode(text, type=list[_Condition])
         except (msgspec.DecodeError, RecursionError) as error:
             raise InvalidInput(f"filter is no list of conditions: {error}.") from None
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from prompts.compat.langfuse.surface import PageQuery
+from prompts.compat.langfuse.surface import PageQuery, in_utc
 from prompts.compat.langfuse.texts import to_chat, to_text
 from prompts.schemas import PromptOut, VersionNumber
 
@@ -40,6 +40,10 @@ class PromptsQuery(PageQuery, kw_only=True, rename="camel"):
     tag: str | None = None
     from_updated_at: datetime | None = None
     to_updated_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        self.from_updated_at = self.from_updated_at and in_utc(self.from_updated_at)
+        self.to_updated_at = self.to_updated_at and in_utc(self.to_updated_at)
 
 
 class LangfusePrompt(msgspec.Struct, kw_only=True, rename="camel"):

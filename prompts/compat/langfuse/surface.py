@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -116,6 +117,14 @@ def _answer(request: HttpRequest, handlers: dict[str, Handler], kwargs: dict[str
 def json_response(answer: object, status: int = 200) -> HttpResponse:
     """`answer` as JSON."""
     return HttpResponse(msgspec.json.encode(answer), status=status, content_type="application/json")
+
+
+def in_utc(moment: datetime) -> datetime:
+    """A time that a client gave, which is in UTC where it does not say. Raises ValueError."""
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError("give times within the years 1 to 9999 of UTC") from None
 
 
 class PageQuery(msgspec.Struct, kw_only=True, rename="camel"):

@@ -105,11 +105,12 @@ def test_strangers_see_no_experiment_and_wrong_questions_are_refused(
         for wrong in (
             "",
             "fromStartTime=yesterday",
-            f"fromStartTime={LONG_AGO[:-1]}",
             f"fromStartTime={LONG_AGO}&limit=101",
             f"fromStartTime={LONG_AGO}&cursor=x",
             f"fromStartTime={LONG_AGO}&fields=all",
+            "fromStartTime=0001-01-01T00:00:00%2B14:00",
             f"fromStartTime={LONG_AGO}&filter=[[",
+            f"fromStartTime={LONG_AGO}&filter=" + r'[{"column":"datasetId","operator":"=","value":"\u0000"}]',
             f"fromStartTime={LONG_AGO}&filter="
             '[{"type":"string","column":"secret","operator":"=","value":"x"}]',
         ):

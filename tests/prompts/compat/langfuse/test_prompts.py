@@ -159,6 +159,13 @@ def test_a_pair_of_keys_names_its_project(project: Project, api: ApiClient) -> N
         ("POST", PROMPTS, b'{"name": 5, "prompt": ""}', 400, [{"message": "name: expected str, got int."}]),
         ("GET", f"{PROMPTS}?page=x", b"", 400, [{"message": "page: expected int, got str."}]),
         ("GET", f"{PROMPTS}?limit=0", b"", 400, "InvalidRequestError"),
+        (
+            "GET",
+            f"{PROMPTS}?fromUpdatedAt=0001-01-01T00:00:00%2B14:00",
+            b"",
+            400,
+            [{"message": "Give times within the years 1 to 9999 of UTC."}],
+        ),
         ("GET", f"{PROMPTS}?page=0", b"", 400, [{"message": "page: Expected int >= 1."}]),
         (
             "GET",
