@@ -94,7 +94,7 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def for_show(self) -> "RunQuerySet":
         """With what a representation needs, and without the snapshots that it leaves out."""
-        return self.select_related("dataset").defer("judges", "scorers")
+        return self.select_related("dataset").defer("judges", "scorers", "about")
 
 
 class Run(models.Model):

@@ -18,7 +18,7 @@ from evaluations.models import Dataset, Run
 
 _SHOWN_CASES = 10
 _SHOWN_RUNS = 5
-_HEAVY_RUN_FIELDS = ("prompts", "endpoints", "judges", "scorers")
+_HEAVY_RUN_FIELDS = ("prompts", "endpoints", "judges", "scorers", "about")
 
 
 @admin.register(Dataset)

@@ -26,7 +26,7 @@ from evaluations.reports import efficiency_of
 from evaluations.statistics import wilson_interval
 from evaluations.templatetags import desk
 
-_HEAVY = ("prompts", "endpoints", "judges", "scorers")
+_HEAVY = ("prompts", "endpoints", "judges", "scorers", "about")
 
 
 @admin.register(Run)

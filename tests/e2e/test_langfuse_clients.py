@@ -133,6 +133,13 @@ def test_a_python_client_tells_the_prompt_the_model_and_the_cost(users: Users, c
     assert (share["scorer"], share["value"]) == ("share_right", 0.5)
 
 
+def test_a_batch_as_large_as_sdk_3_makes_them_is_taken(users: Users) -> None:
+    bodies = [{"name": "n", "value": 1, "traceId": f"t{n}", "comment": "x" * 990_000} for n in range(3)]
+    batch = [{"id": body["traceId"], "type": "score-create", "body": body} for body in bodies]
+    status, answer = users.server.request("POST", "/api/public/ingestion", {"batch": batch})
+    assert (status, len(answer["successes"])) == (207, 3)
+
+
 @pytest.mark.parametrize("client", ["langfuse-4", "langfuse-5"])
 def test_an_sdk_reads_its_experiments_back(users: Users, client: str) -> None:
     found = users.seen_by(client)["experiments"]

@@ -171,6 +171,7 @@ def _with_parts(results: QuerySet[Result], groups: set[str]) -> QuerySet[Result]
     left_out += ["case__scorers", "external__calls"]
     left_out += [] if "io" in groups else ["output", "error", "case__vars", "case__expected"]
     left_out += [] if "itemMetadata" in groups else ["case__metadata"]
+    left_out += [] if "experimentMetadata" in groups else ["run__about"]
     left_out += [] if "scores" in groups else ["scores"]
     return joined.defer(*left_out)
 

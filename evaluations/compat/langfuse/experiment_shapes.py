@@ -153,7 +153,7 @@ def _place_of(result: Result) -> tuple[str, str]:
 
 def _grouped(result: Result, groups: Collection[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    case, about = result.case, result.run.about or {}
+    case = result.case
     if "io" in groups:
         found |= {
             "input": input_of(case, item_of(case)),
@@ -165,6 +165,7 @@ def _grouped(result: Result, groups: Collection[str]) -> dict[str, Any]:
     if "itemMetadata" in groups:
         found["experiment_item_metadata"] = case.metadata or None
     if "experimentMetadata" in groups:
+        about = result.run.about or {}
         found["experiment_metadata"] = _object(about.get("metadata"))
         found["experiment_description"] = about.get("description")
     return found
