@@ -88,6 +88,8 @@ DB_POOL: dict[str, Any] = {
 }
 # A connection used more recently than this is lent out after a look at its socket, without a ping.
 DB_POOL_PING_IDLE_S = env.float("AUTOFORGE_DB_POOL_PING_IDLE", default=5.0)
+# PostgreSQL ends the transaction of a process that fell silent in it for so long; 0 leaves that to the server.
+DB_IDLE_TRANSACTION_MS = round(env.float("AUTOFORGE_DB_IDLE_TRANSACTION", default=30.0) * 1000)
 # How many processes share the server's connections: a check compares pools and max_connections.
 WEB_PROCESSES = env.int("AUTOFORGE_WEB_PROCESSES", default=2)
 WORKER_PROCESSES = env.int("AUTOFORGE_WORKER_PROCESSES", default=1)
@@ -116,6 +118,10 @@ def _database() -> dict[str, Any]:
     parsed: dict[str, Any] = env.db_url_config(DATABASE_URL)
     if "postgresql" in parsed["ENGINE"]:
         parsed |= {"ENGINE": "autoforge.db", "CONN_MAX_AGE": 0, "POOL_OPTIONS": DB_POOL}
+        if DB_IDLE_TRANSACTION_MS:
+            # No transaction here waits for anything: who is that slow is stuck, and must not hold up others.
+            given = {"options": f"-c idle_in_transaction_session_timeout={DB_IDLE_TRANSACTION_MS}"}
+            parsed["OPTIONS"] = given | parsed.get("OPTIONS", {})
     return parsed
 
 

@@ -205,6 +205,12 @@ def test_a_connection_that_breaks_in_use_is_thrown_away_quietly(new_pool, caplog
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+def test_a_process_stuck_in_a_transaction_holds_up_nobody_for_long(new_pool):
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW idle_in_transaction_session_timeout")
+        assert cursor.fetchone() == ("30s",)
+
+
 def test_a_server_that_is_down_is_unavailable_and_takes_no_slot(new_pool):
     pool = new_pool(POOL_SIZE=1, MAX_OVERFLOW=0)
     for _ in range(2):

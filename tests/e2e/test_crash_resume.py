@@ -26,7 +26,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 CASES = 120
 CONCURRENCY = 20
-QUICK = {"AUTOFORGE_RUN_HEARTBEAT": "0.1", "AUTOFORGE_RUN_SHARD_SILENT": "2"}
+QUICK = {
+    "AUTOFORGE_RUN_HEARTBEAT": "0.1",
+    "AUTOFORGE_RUN_SHARD_SILENT": "2",
+    "AUTOFORGE_DB_IDLE_TRANSACTION": "2",
+}
 # Where nobody falls silent: a machine so busy that a worker gets no turn for a moment is no failure.
 PATIENT = {"AUTOFORGE_RUN_SHARD_SILENT": "60"}
 

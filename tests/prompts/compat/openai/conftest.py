@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -39,22 +40,36 @@ def vendor(running_vendor: FakeVendor) -> Iterator[FakeVendor]:
 
 
 @pytest.fixture(scope="session")
-def services() -> Iterator[dict[str, str]]:
-    """A PostgreSQL and a Valkey of our own."""
+def gateway_on_sqlite(
+    tmp_path_factory: pytest.TempPathFactory, running_vendor: FakeVendor
+) -> Iterator[WebProcess]:
+    with _serving(tmp_path_factory.mktemp("openai"), running_vendor, {}) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def gateway_on_services(
+    tmp_path_factory: pytest.TempPathFactory, running_vendor: FakeVendor
+) -> Iterator[WebProcess]:
+    """With a PostgreSQL and a Valkey of our own."""
     try:
-        with local_services() as urls:
-            yield urls
+        with (
+            local_services() as urls,
+            _serving(tmp_path_factory.mktemp("openai"), running_vendor, urls) as process,
+        ):
+            yield process
     except ServiceError as error:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="session", params=["sqlite", "services"])
-def gateway(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, running_vendor: FakeVendor
-) -> Iterator[WebProcess]:
-    """With nothing configured, and on PostgreSQL and Valkey."""
-    var_dir = tmp_path_factory.mktemp("openai")
-    urls = request.getfixturevalue("services") if request.param == "services" else {}
+@pytest.fixture(params=["sqlite", "services"])
+def gateway(request: pytest.FixtureRequest) -> WebProcess:
+    """With nothing configured, and on PostgreSQL and Valkey. Both stay: files of tests take turns."""
+    return request.getfixturevalue(f"gateway_on_{request.param}")
+
+
+@contextmanager
+def _serving(var_dir: Path, vendor: FakeVendor, urls: dict[str, str]) -> Iterator[WebProcess]:
     environment = {
         "AUTOFORGE_VAR_DIR": str(var_dir),
         "AUTOFORGE_ALLOW_PRIVATE_ENDPOINTS": "1",
@@ -64,14 +79,13 @@ def gateway(
         "DEBUG": "1",
     } | urls
     filled = subprocess.run(
-        [sys.executable, "-m", "tests.prompts.compat.openai.populate", running_vendor.base_url],
+        [sys.executable, "-m", "tests.prompts.compat.openai.populate", vendor.base_url],
         cwd=ROOT,
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         check=True,
     )
-    keys = json.loads(filled.stdout)
-    process = WebProcess("uvicorn", environment, keys, Path(var_dir) / "web.log")
+    process = WebProcess("uvicorn", environment, json.loads(filled.stdout), var_dir / "web.log")
     try:
         yield process.start()
     finally:
