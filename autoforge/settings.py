@@ -88,7 +88,7 @@ DB_POOL: dict[str, Any] = {
 }
 # A connection used more recently than this is lent out after a look at its socket, without a ping.
 DB_POOL_PING_IDLE_S = env.float("AUTOFORGE_DB_POOL_PING_IDLE", default=5.0)
-# PostgreSQL ends the transaction of a process that fell silent in it for so long; 0 leaves that to the server.
+# PostgreSQL ends the transaction of a process that fell silent in it for so long; 0: the server decides.
 DB_IDLE_TRANSACTION_MS = round(env.float("AUTOFORGE_DB_IDLE_TRANSACTION", default=30.0) * 1000)
 # How many processes share the server's connections: a check compares pools and max_connections.
 WEB_PROCESSES = env.int("AUTOFORGE_WEB_PROCESSES", default=2)

@@ -118,7 +118,8 @@ class Session:
         return min(pause_s * 1.5, settings.RUN_HEARTBEAT_S / 4)
 
     async def _beat_once(self) -> None:
-        busy = self._slots.busy
+        # What is told is given to others: until the answer is here, it must stay true.
+        busy = self._slots.hold()
         self._share = await self._db.insist(claims.beat, self._worker, self._run.concurrency, busy)
         self._slots.allow(self._share.slots)
         self._source.expect_lanes(self._lane_count)

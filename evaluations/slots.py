@@ -19,6 +19,11 @@ class Slots:
         self._allowed = count
         self._admit()
 
+    def hold(self) -> int:
+        """The calls at this moment; no more than these at once until `allow` says anew."""
+        self._allowed = min(self._allowed, self.busy)
+        return self.busy
+
     async def take(self) -> None:
         """Wait for a slot, first come, first served."""
         turn = asyncio.get_running_loop().create_future()
