@@ -1,7 +1,9 @@
 """The process that owns the services and outlives its launcher just long enough to clean up.
 
-The launcher holds our standard input open. When it lets go, for whatever reason, we end the
-servers and remove their directory; should we be killed ourselves, the kernel ends the servers.
+The launcher holds our standard input open. When it lets go, for whatever reason, or we are asked to
+end, we end the servers and remove their directory; should we be killed ourselves, the kernel ends the
+servers. A signal only makes a note: an exception out of the blue could leave a lock behind that
+the cleaning up needs.
 """
 
 import os
@@ -22,17 +24,19 @@ from autoforge.local_services.valkey import Valkey
 
 POLL_S = 0.5
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_asked, _asking = os.pipe()  # readable once we are asked to end
+os.set_blocking(_asking, False)
 
 
 def main() -> None:
     """Carry out the order in our argument, answer with one line, stay until the launcher lets go."""
+    signal.set_wakeup_fd(_asking, warn_on_full_buffer=False)
     for ending in ENDINGS:
-        signal.signal(ending, leave)
+        signal.signal(ending, note)
     order = Order.decode(sys.argv[1])
     try:
         serve(order)
     except ServiceError as error:
-        ignore_endings()
         reply(Started(urls={}, error=str(error)))
 
 
@@ -46,7 +50,6 @@ def serve(order: Order) -> None:
         while not is_released(order):
             for server in servers.values():
                 server.revive()
-        ignore_endings()
 
 
 def home_for(order: Order) -> AbstractContextManager[Path]:
@@ -73,8 +76,8 @@ def ordered_services(order: Order, home: Path) -> Iterator[tuple[str, Service]]:
 
 
 def is_released(order: Order) -> bool:
-    """Whether the launcher let go of us, or is gone while a child of its still holds our input."""
-    readable, _, _ = select.select([sys.stdin], [], [], POLL_S)
+    """Whether we are to end: asked, let go of, or orphaned while a child of the launcher holds our input."""
+    readable, _, _ = select.select([sys.stdin, _asked], [], [], POLL_S)
     return bool(readable) or os.getppid() != order.launcher_pid
 
 
@@ -84,16 +87,8 @@ def reply(answer: Started) -> None:
         os.write(sys.stdout.fileno(), f"{answer.encode()}\n".encode())
 
 
-def leave(_number: int, _frame: FrameType | None) -> None:
-    """End in order on a signal; a second one does not disturb."""
-    ignore_endings()
-    raise SystemExit
-
-
-def ignore_endings() -> None:
-    """From now on we clean up, whoever asks for an end."""
-    for ending in ENDINGS:
-        signal.signal(ending, signal.SIG_IGN)
+def note(_number: int, _frame: FrameType | None) -> None:
+    """The number is in the pipe already."""
 
 
 if __name__ == "__main__":
