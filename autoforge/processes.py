@@ -10,6 +10,7 @@ from typing import Any
 import uvicorn
 from django.conf import settings
 
+from autoforge.acceptor import Acceptor
 from autoforge.readiness import tell_ready
 
 # WebSocket keep-alive: ping every 20 s, close peers silent for 60 s.
@@ -30,11 +31,19 @@ class _Uvicorn(uvicorn.Server):
     """Says that it is ready once its socket accepts connections."""
 
     async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
+        await super().startup(None if sockets is None else [])
+        if self.started and sockets:
+            acceptors: Any = [Acceptor(listener, self._new_protocol) for listener in sockets]
+            self.servers += acceptors
         if self.started:
             tell_ready()
         if self.started and sockets is None:
             print(f"ready http://127.0.0.1:{self.config.port}", flush=True)  # noqa: T201  the promise
+
+    def _new_protocol(self) -> Any:
+        """What uvicorn makes for each connection that it accepts itself."""
+        new: Any = self.config.http_protocol_class
+        return new(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def run_uvicorn(*, host: str = "127.0.0.1", port: int = 0, listener: socket.socket | None = None) -> None:
