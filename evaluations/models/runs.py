@@ -1,4 +1,4 @@
-"""Data sets, and runs of prompts over them."""
+"""Runs of prompts over data sets: what was started, who works on it, and what came of it."""
 
 import uuid
 from collections.abc import Sequence
@@ -8,68 +8,12 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F, FloatField, Q, QuerySet, Value
+from django.db.models import F, FloatField, QuerySet, Value
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from autoforge.models import Project
-
-
-class Dataset(models.Model):
-    """A named list of cases."""
-
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="datasets")
-    name = models.CharField(max_length=200)
-    description = models.TextField(blank=True)
-    metadata: Any = models.JSONField(null=True, blank=True)
-    case_count = models.PositiveIntegerField(default=0)
-    created_at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["project", "name"], name="dataset_name_once_a_project")
-        ]
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class CaseQuerySet(models.QuerySet["Case"]):
-    """Reads of cases."""
-
-    def current(self) -> "CaseQuerySet":
-        """What a run that started now would take."""
-        return self.filter(superseded_by=None)
-
-    def frozen_at(self, last_case_id: int) -> "CaseQuerySet":
-        """What was current when `last_case_id` was the highest id of the data set."""
-        was_current = Q(superseded_by=None) | Q(superseded_by__gt=last_case_id)
-        return self.filter(was_current, pk__lte=last_case_id)
-
-
-class Case(models.Model):
-    """One input with what is expected of it. Immutable: a run freezes its cases by their ids.
-
-    `scorers` are assertions of this case alone; they are applied after the run's own. A changed case is a
-    new one that supersedes it: runs that were started before keep the old one.
-    """
-
-    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="cases", db_index=False)
-    vars: Any = models.JSONField(default=dict)
-    expected: Any = models.JSONField(null=True)
-    metadata: Any = models.JSONField(default=dict)
-    scorers: Any = models.JSONField(default=list)
-    superseded_by = models.BigIntegerField(
-        null=True, help_text="The first id that knows of its end: a new case, or its own when it is archived."
-    )
-
-    objects = CaseQuerySet.as_manager()
-
-    class Meta:
-        indexes = [models.Index(fields=["dataset", "id"], name="case_in_order")]
-
-    def __str__(self) -> str:
-        return f"{self.dataset_id}/{self.pk}"
+from evaluations.models.datasets import Case, Dataset
 
 
 class RunState(models.TextChoices):
@@ -335,73 +279,3 @@ class Result(models.Model):
 
     def __str__(self) -> str:
         return f"{self.run_id}/{self.case_id}/{self.column}/{self.repeat}"
-
-
-class ExternalCase(models.Model):
-    """A case under the id that another system's clients gave it, however often it is replaced."""
-
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
-    key = models.CharField(max_length=200)
-    case = models.OneToOneField(Case, on_delete=models.CASCADE, related_name="external")
-    is_plain = models.BooleanField(default=False, help_text="Its input is no object, but vars.input alone.")
-    source_trace_id = models.CharField(max_length=200, blank=True)
-    source_observation_id = models.CharField(max_length=200, blank=True)
-    created_at = models.DateTimeField(default=timezone.now)
-    updated_at = models.DateTimeField(default=timezone.now)
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["project", "key"], name="external_case_once_a_project")
-        ]
-
-    def __str__(self) -> str:
-        return self.key
-
-
-class ExternalCell(models.Model):
-    """A cell that is executed elsewhere, by the trace that tells of it.
-
-    `calls` are the model calls seen so far, by their span; empty again once there is a result.
-    """
-
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
-    trace_id = models.CharField(max_length=64)
-    observation_id = models.CharField(max_length=64, blank=True)
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="external_cells")
-    case = models.ForeignKey(Case, on_delete=models.CASCADE, related_name="+")
-    repeat = models.PositiveIntegerField()
-    result = models.OneToOneField(Result, on_delete=models.CASCADE, null=True, related_name="external")
-    calls: Any = models.JSONField(default=dict)
-    created_at = models.DateTimeField(default=timezone.now)
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(
-                fields=["project", "trace_id", "observation_id"], name="external_cell_once_a_trace"
-            ),
-            models.UniqueConstraint(fields=["run", "case", "repeat"], name="external_cell_once_a_run"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.trace_id}/{self.observation_id}"
-
-
-class PendingScore(models.Model):
-    """A score that came before what it judges; kept for a day."""
-
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+", db_index=False)
-    subject = models.CharField(max_length=200, help_text="A trace's id, or a run's external one.")
-    observation_id = models.CharField(max_length=64, blank=True)
-    key = models.CharField(max_length=200)
-    row: Any = models.JSONField()
-    created_at = models.DateTimeField(default=timezone.now)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["project", "key"], name="pending_score_once")]
-        indexes = [
-            models.Index(fields=["project", "subject"], name="pending_score_by_subject"),
-            models.Index(fields=["created_at"], name="pending_score_by_age"),
-        ]
-
-    def __str__(self) -> str:
-        return self.key
