@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,17 +30,23 @@ def tursodb() -> str:
     found = os.environ.get("AUTOFORGE_TURSODB") or shutil.which("tursodb") or _installed()
     if found:
         return found
+    if reason := _install():
+        pytest.skip(reason)
+    return _installed() or ""
+
+
+@cache
+def _install() -> str:
+    """Why it cannot be had; tried once, or each test would wait again."""
     if not (npm := shutil.which("npm")):
-        pytest.skip("there is neither tursodb nor npm to install it with")
+        return "there is neither tursodb nor npm to install it with"
     command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(CACHE), PACKAGE]
     CACHE.mkdir(parents=True, exist_ok=True)
     try:
         done = subprocess.run(command, capture_output=True, timeout=_INSTALL_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"npm has not installed {PACKAGE} in {_INSTALL_TIMEOUT_S} s")
-    if not (found := _installed()):
-        pytest.skip(f"npm cannot install {PACKAGE}: {done.stderr.decode()[-300:]}")
-    return found
+        return f"npm has not installed {PACKAGE} in {_INSTALL_TIMEOUT_S} s"
+    return "" if _installed() else f"npm cannot install {PACKAGE}: {done.stderr.decode()[-300:]}"
 
 
 def _installed() -> str | None:

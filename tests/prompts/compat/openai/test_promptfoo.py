@@ -11,6 +11,9 @@ from tests.fake_vendor import FakeVendor
 from tests.prompts.compat.openai import promptfoo
 from tests.realtime.clients import WebProcess
 
+# Its first installation may take minutes.
+pytestmark = pytest.mark.timeout(900)
+
 CASES = [
     {"vars": {"who": name}, "assert": [{"type": "equals", "value": "Hello world"}]} for name in ("Ann", "Bob")
 ]
