@@ -37,6 +37,9 @@ class Acceptor:
         self._is_closed = True
         self._thread.join()
 
+    async def wait_closed(self) -> None:
+        """As asyncio's servers have it: `close` has waited already."""
+
     def _accept(self) -> None:
         while not self._is_closed:
             try:
