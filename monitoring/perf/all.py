@@ -17,7 +17,7 @@ MEASUREMENTS: tuple[tuple[str, list[str]], ...] = (
     ("http", []),
     ("http", ["--closed", "50"]),
     ("websocket", []),
-    ("websocket", ["--rest-rate", "1000", "--duration", "20"]),
+    ("websocket", ["--rest-rate", "500", "--duration", "20"]),
     ("evaluation", []),
     ("evaluation", ["--vendor"]),
     ("cache", []),

@@ -97,7 +97,13 @@ def add_beside(report: Report, seen: Seen, told: Told, options: Namespace) -> No
     if seen.rest is not None:
         report.latencies += seen.rest.recorder.latencies(options.duration)
         report.figures += [
-            Figure(name="REST P95", value=seen.rest.recorder.percentile_ms(95), unit="ms", better="lower"),
+            Figure(
+                name="REST P95",
+                value=seen.rest.recorder.percentile_ms(95),
+                unit="ms",
+                better="lower",
+                must=200,
+            ),
             Figure(name="REST errors", value=seen.rest.recorder.error_count, better="lower", must=0),
         ]
     for name, values in (
