@@ -2,9 +2,8 @@
 
 import contextlib
 import os
+import secrets
 from pathlib import Path
-
-from django.core.management.utils import get_random_secret_key
 
 
 def development_secret_key(var_dir: Path) -> str:
@@ -14,7 +13,8 @@ def development_secret_key(var_dir: Path) -> str:
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     if not path.exists():
         fresh.touch(mode=0o600)
-        fresh.write_text(get_random_secret_key())
+        # Not Django's own: one in fifty starts with `$`, which is another variable's name in an environment.
+        fresh.write_text(secrets.token_urlsafe(50))
         with contextlib.suppress(FileExistsError):
             os.link(fresh, path)  # atomic: a reader never sees an empty file
         fresh.unlink()
