@@ -159,7 +159,7 @@ class AsyncProjectController(_ProblemController):
     auth = (AsyncApiAuth(),)
 
     async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]  # as Django has it
-        return self.with_rate_headers(await super().dispatch(request, *args, **kwargs))  # type: ignore[misc]
+        return self.with_rate_headers(await super().dispatch(request, *args, **kwargs))  # type: ignore[misc]  # a coroutine, by the views that it has
 
     async def handle_async_error(self, endpoint: Endpoint, controller: Any, exc: Exception) -> HttpResponse:
         return _answer(exc)

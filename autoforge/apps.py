@@ -9,7 +9,7 @@ class AutoForgeConfig(AppConfig):
 
     def ready(self) -> None:
         # The checks register themselves; the Celery application becomes the default one.
-        from autoforge import celery, checks, chores, logins  # noqa: F401
+        from autoforge import celery, checks, chores, logins  # noqa: F401  each connects what is its own
 
         logins.connect()
         chores.register()
