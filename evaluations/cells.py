@@ -52,7 +52,7 @@ class Plan:
 
 
 def _present_endpoints(run: Run) -> dict[str, Endpoint]:
-    rows = ModelEndpoint.objects.filter(project_id=run.project_id).select_related("project")
+    rows = ModelEndpoint.objects.filter(project_id=run.project_id)
     return {row.name: row.as_endpoint() for row in rows}
 
 

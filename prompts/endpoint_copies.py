@@ -38,7 +38,6 @@ def load_endpoint(project: Project, name: str) -> Endpoint:
 def _load(project: Project, name: str) -> Endpoint:
     epoch, read_at = _copies.epoch, time.monotonic()
     found = ModelEndpoint.objects.in_project(project).get_or_404(name)
-    found.project = project  # known already: no second query
     endpoint = found.as_endpoint()
     kept = Kept("", msgspec.json.encode(endpoint))
     _copies.put(_group(project.pk, name), (), kept, epoch=epoch, read_at=read_at)

@@ -212,7 +212,7 @@ class ModelEndpoint(models.Model):
     def as_endpoint(self) -> Endpoint:
         """What `prompts.llm` needs to call it, the decrypted secret included."""
         return Endpoint(
-            project=self.project.name,
+            project=str(self.project_id),
             name=self.name,
             provider=self.provider,
             model=self.model,

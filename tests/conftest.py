@@ -24,6 +24,7 @@ from autoforge.db.pool import close_pools
 from autoforge.models import Project, Role
 from autoforge.services import create_api_key
 from autoforge.throttling import throttle
+from evaluations import executor
 from prompts.llm.cache import KEY_PREFIX
 from tests.own_redis import PATIENCE_S, own_redis, stoppable_redis
 
@@ -138,6 +139,13 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
     gc.collect()
     connections.close_all()
     close_pools()
+
+
+@pytest.fixture(autouse=True)
+def _ended_runs(_django_db_marker: None) -> Iterator[None]:
+    """A run that a test has started ends before its rows are deleted: it would work on in the next test."""
+    yield
+    assert executor.wait_idle(PATIENCE_S), "a run goes on after its test"
 
 
 @pytest.fixture(autouse=True)

@@ -107,7 +107,7 @@ def _version(project: Project, index: int, ref: PromptRef) -> PromptVersion:
 
 
 def _endpoints(project: Project, names: list[str]) -> list[ModelEndpoint]:
-    found = {e.name: e for e in project.model_endpoints.filter(name__in=names).select_related("project")}
+    found = {e.name: e for e in project.model_endpoints.filter(name__in=names)}
     for index, name in enumerate(names):
         if name not in found:
             raise InvalidInput(f"models[{index}]: there is no model endpoint {name!r}.")
@@ -121,7 +121,7 @@ def _judges(project: Project, new: NewRun) -> list[ModelEndpoint]:
     except ScorerError as error:
         raise InvalidInput(str(error)) from None
     names = {spec.provider for spec in specs if spec.provider and needs_judge([spec])}
-    found = list(project.model_endpoints.filter(name__in=names).select_related("project"))
+    found = list(project.model_endpoints.filter(name__in=names))
     if unknown := sorted(names - {endpoint.name for endpoint in found}):
         raise InvalidInput(f"scorers: there is no model endpoint {unknown[0]!r} to judge with.")
     return found

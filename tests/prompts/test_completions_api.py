@@ -46,8 +46,7 @@ def gpt(api: ApiClient, vendor: FakeVendor) -> dict[str, Any]:
 
 def test_a_prompt_is_rendered_and_answered(api: ApiClient) -> None:
     body = {"prompt": "support/greeting", "model": "echo", "vars": {"name": "Ada"}}
-    # Another test may have asked the same in this process.
-    answer = api.with_headers(cache_control="no-cache").post(URL, body)
+    answer = api.post(URL, body)
     completion = answer.expect(200)
     assert answer.headers["X-Cache"] == "MISS"
     assert completion.pop("id").startswith("cmpl_")
@@ -110,6 +109,18 @@ def test_an_answer_is_paid_once(api: ApiClient, vendor: FakeVendor, gpt: dict[st
     assert api.with_headers(cache_control="no-cache").post(URL, gpt).headers["X-Cache"] == "MISS"
     assert api.with_headers(cache_control="no-store").post(URL, gpt).headers["X-Cache"] == "MISS"
     assert vendor.count == 3
+
+
+def test_a_project_of_the_same_name_has_none_of_the_answers(
+    api: ApiClient, project: Project, vendor: FakeVendor, gpt: dict[str, Any]
+) -> None:
+    api.post(URL, gpt).expect(200)
+    endpoint, name = project.model_endpoints.get(name="gpt"), project.name
+    project.delete()
+    endpoint.pk, endpoint.project = None, Project.objects.create(name=name)
+    endpoint.save()
+    heir = ApiClient(create_api_key(endpoint.project, name="heir", role=Role.EDITOR).secret)
+    assert heir.post(URL, gpt).headers["X-Cache"] == "MISS" and vendor.count == 2
 
 
 @pytest.mark.parametrize(

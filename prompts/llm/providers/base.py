@@ -47,7 +47,10 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One model that can be called. The secret never shows in a representation."""
+    """One model that can be called. The secret never shows in a representation.
+
+    `project` is an id, not a name: who takes the name of a deleted project finds none of its answers.
+    """
 
     project: str
     name: str
