@@ -1,13 +1,15 @@
 """The operator's desk: what every admin page shares, and the pages of projects, members and keys."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
-from django.db.models import ForeignKey, Model, QuerySet
-from django.http import Http404, HttpRequest
+from django.db.models import ForeignKey, Model, QuerySet, UUIDField
+from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
@@ -56,6 +58,19 @@ class ProjectScopedAdmin(ModelAdmin):
         if (found := super().get_object(request, object_id, from_field)) is None:
             raise Http404
         return found
+
+    def object_urls(self, views: dict[str, Callable[..., HttpResponse]]) -> list[URLPattern]:
+        """`<object_id>/<name>/` for each view by name, reversed as `admin:<app>_<model>_<name>`."""
+        kind = "uuid" if isinstance(self.opts.pk, UUIDField) else "int"
+        prefix = f"{self.opts.app_label}_{self.opts.model_name}"
+        return [
+            path(
+                f"<{kind}:object_id>/{name}/",
+                self.admin_site.admin_view(view),
+                name=f"{prefix}_{name.replace('-', '_')}",
+            )
+            for name, view in views.items()
+        ]
 
     def has_role(self, request: HttpRequest, role: Role, obj: Model | None = None) -> bool:
         """Whether the user has `role` in the project of `obj`; without one, in any project."""

@@ -61,11 +61,12 @@ class CellSource:
         return self._fetching
 
     async def _fetch_shard(self) -> None:
-        shard, cells = await self._db(_claim, self._plan, self._worker)
+        # Claimed by an answer that was lost, a shard comes free when this worker leaves.
+        shard, cells = await self._db.insist(_claim, self._plan, self._worker)
         if shard is None:
             self.is_exhausted = True
         elif not cells:
-            await self._db(_close, shard)
+            await self._db.insist(_close, shard)
         elif not self.is_exhausted:
             self._ready.extend(cells)
 

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.db.models import Count, Max, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern, path
+from django.urls import URLPattern
 
 from autoforge.errors import AppError
 from evaluations import services
@@ -59,8 +59,7 @@ class DatasetAdmin(DeskAdmin):
         return dataset.last_run
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.import_view)
-        return [path("<int:object_id>/import/", view, name="evaluations_dataset_import"), *super().get_urls()]
+        return [*self.object_urls({"import": self.import_view}), *super().get_urls()]
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
-from django.urls import URLPattern, path
+from django.urls import URLPattern
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -97,15 +97,7 @@ class RunAdmin(DeskAdmin):
             "resume": self.resume_view,
             "retry-errors": self.retry_errors_view,
         }
-        own = [
-            path(
-                f"<uuid:run_id>/{name}/",
-                self.admin_site.admin_view(view),
-                name=f"evaluations_run_{name.replace('-', '_')}",
-            )
-            for name, view in views.items()
-        ]
-        return [*own, *super().get_urls()]
+        return [*self.object_urls(views), *super().get_urls()]
 
     def change_view(
         self,
@@ -121,15 +113,15 @@ class RunAdmin(DeskAdmin):
             request, "run", title=title, original=run, run=run, shown=RunPage(run), can_edit=can_edit
         )
 
-    def compare_view(self, request: HttpRequest, run_id: UUID) -> HttpResponse:
+    def compare_view(self, request: HttpRequest, object_id: UUID) -> HttpResponse:
         """`?a=&b=`, two columns written `<run>:<column>`."""
-        run = self._run(request, run_id)
+        run = self._run(request, object_id)
         shown = ComparisonPage(run, self.get_queryset(request), request.GET.get("a"), request.GET.get("b"))
         return self.page(request, "compare", title="Compare", original=run, run=run, shown=shown)
 
-    def export_view(self, request: HttpRequest, run_id: UUID) -> HttpResponse:
+    def export_view(self, request: HttpRequest, object_id: UUID) -> HttpResponse:
         """All results as a file, `?format=jsonl|csv|junit`."""
-        run = self._run(request, run_id)
+        run = self._run(request, object_id)
         try:
             return export(run, request.GET.get("format", "jsonl"))  # type: ignore[return-value]  # streams
         except InvalidInput as error:
@@ -164,26 +156,26 @@ class RunAdmin(DeskAdmin):
         named = projects.filter(name=request.GET.get("project", "")).first()
         return named or projects.first(), {"dataset": request.GET.get("dataset", "")}
 
-    def cancel_view(self, request: HttpRequest, run_id: UUID) -> HttpResponse:
+    def cancel_view(self, request: HttpRequest, object_id: UUID) -> HttpResponse:
         """Start no cell any more."""
-        return self._change(request, run_id, services.cancel_run, "The run is cancelled.")
+        return self._change(request, object_id, services.cancel_run, "The run is cancelled.")
 
-    def resume_view(self, request: HttpRequest, run_id: UUID) -> HttpResponse:
+    def resume_view(self, request: HttpRequest, object_id: UUID) -> HttpResponse:
         """Go on, with a higher budget if one is given."""
 
         def resume(run: Run) -> Run:
             return services.resume_run(run, budget_usd=_amount(request.POST.get("budget_usd", "")))
 
-        return self._change(request, run_id, resume, "The run goes on.")
+        return self._change(request, object_id, resume, "The run goes on.")
 
-    def retry_errors_view(self, request: HttpRequest, run_id: UUID) -> HttpResponse:
+    def retry_errors_view(self, request: HttpRequest, object_id: UUID) -> HttpResponse:
         """Make the cells again that ended in an error."""
-        return self._change(request, run_id, services.retry_errors, "The errors are tried again.")
+        return self._change(request, object_id, services.retry_errors, "The errors are tried again.")
 
     def _change(
-        self, request: HttpRequest, run_id: UUID, change: Callable[[Run], Run], said: str
+        self, request: HttpRequest, object_id: UUID, change: Callable[[Run], Run], said: str
     ) -> HttpResponse:
-        run = self._run(request, run_id)
+        run = self._run(request, object_id)
         self.require(request, run)
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
@@ -195,8 +187,8 @@ class RunAdmin(DeskAdmin):
             self.message_user(request, said)
         return self.to_page(run.pk)
 
-    def _run(self, request: HttpRequest, run_id: UUID) -> Run:
-        run: Run = self.get_object(request, str(run_id))
+    def _run(self, request: HttpRequest, object_id: UUID) -> Run:
+        run: Run = self.get_object(request, str(object_id))
         return run
 
 

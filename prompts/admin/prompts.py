@@ -8,7 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Max, Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, reverse
 
 from autoforge.admin import actor_of
 from autoforge.errors import AppError, InvalidInput
@@ -55,15 +55,7 @@ class PromptAdmin(ReadOnlyAdmin):
             "move-label": self.move_label_view,
             "remove-label": self.remove_label_view,
         }
-        own = [
-            path(
-                f"<int:object_id>/{name}/",
-                self.admin_site.admin_view(view),
-                name=f"prompts_prompt_{name.replace('-', '_')}",
-            )
-            for name, view in views.items()
-        ]
-        return [*own, *super().get_urls()]
+        return [*self.object_urls(views), *super().get_urls()]
 
     def change_view(
         self,

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import psutil
 
+KINDS = ["uvicorn", "daphne"]
 TIMEOUT_S = 30.0
 
 
@@ -95,6 +96,12 @@ def ask(
 def read(connection: http.client.HTTPConnection) -> Reply:
     response = connection.getresponse()
     return Reply(response.status, response.headers, response.read())
+
+
+def assert_problem(reply: Reply, status: int, code: str) -> None:
+    """It is an error as every route answers it."""
+    assert (reply.status, reply.headers["Content-Type"]) == (status, "application/problem+json")
+    assert (reply.json()["status"], reply.json()["code"]) == (status, code)
 
 
 def eventually(condition: Callable[[], bool]) -> None:

@@ -1,11 +1,14 @@
 """Processes die at random while a run is executed: it finishes, with every cell exactly once."""
 
 import random
+import signal
 import time
 import urllib.error
 from typing import Any
 
+import msgspec
 import psutil
+import pytest
 
 from tests.e2e.conftest import Installation
 from tests.fake_vendor import FakeVendor, Reply, fake_vendor
@@ -39,6 +42,16 @@ def prepare(server: Installation, vendor: FakeVendor) -> dict[str, Any]:
     cases = [{"vars": {"q": f"question {number}"}} for number in range(CASES)]
     insist(server, "POST", "/api/v1/datasets/many/cases", cases)
     return {"prompts": [{"name": "q"}], "models": ["fake"], "dataset": "many", "concurrency": CONCURRENCY}
+
+
+def statuses_until_ready(server: Installation, path: str) -> set[int]:
+    """What is answered while `path` is asked for again and again, until the server is ready."""
+    statuses = set()
+    while server.request("GET", "/health/ready")[0] != 200:
+        status, answer = server.request("GET", path)
+        assert status == 200 or msgspec.json.decode(answer)["code"] == "unavailable", (status, answer)
+        statuses.add(status)
+    return statuses
 
 
 def kill_one(server: Installation, words: str, chance: random.Random) -> bool:
@@ -91,3 +104,20 @@ def test_a_run_outlives_its_processes(install):
         survivors = server.processes()
         assert server.stop() == 0
         assert psutil.wait_procs(survivors, timeout=30)[1] == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["restarted", "killed"])
+def test_a_run_outlives_its_database(install, how):
+    with fake_vendor(Reply(delay_s=0.25)) as vendor, install("serve") as server:
+        run = insist(server, "POST", "/api/v1/runs", prepare(server, vendor))
+        vendor.wait_until(lambda vendor: vendor.count >= CASES // 4, timeout_s=60)
+        (postgres,) = (one for one in server.processes("postgres") if "-D" in one.cmdline())
+        postgres.send_signal(how)
+        postgres.wait(20)
+        path = f"/api/v1/runs/{run['id']}"
+        assert statuses_until_ready(server, path) <= {200, 503}
+        assert all(server.request("GET", path)[0] == 200 for _ in range(100))
+        finished = server.wait_for_run(run["id"], timeout_s=60)
+        assert (finished["state"], finished["done"], finished["passed"]) == ("finished", CASES, CASES)
+        assert len({row["case"] for row in results_of(server, run["id"])}) == CASES
+        assert vendor.count == CASES
