@@ -11,11 +11,15 @@ from evaluations.models.runs import Result, Run
 
 
 class ExternalCase(models.Model):
-    """A case under the id that another system's clients gave it, however often it is replaced."""
+    """A case under the id that another system's clients gave it, however often it is replaced.
+
+    Replaced cases keep the id, so that their results can tell it: one of those with the same id is current.
+    """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=200)
     case = models.OneToOneField(Case, on_delete=models.CASCADE, related_name="external")
+    is_current = models.BooleanField(default=True, help_text="Whether the id names this case now.")
     is_plain = models.BooleanField(default=False, help_text="Its input is no object, but vars.input alone.")
     source_trace_id = models.CharField(max_length=200, blank=True)
     source_observation_id = models.CharField(max_length=200, blank=True)
@@ -24,7 +28,11 @@ class ExternalCase(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["project", "key"], name="external_case_once_a_project")
+            models.UniqueConstraint(
+                fields=["project", "key"],
+                condition=models.Q(is_current=True),
+                name="external_case_once_a_project",
+            )
         ]
 
     def __str__(self) -> str:

@@ -1,13 +1,19 @@
 """Writes to data sets and runs."""
 
-from evaluations.services.datasets import add_cases, create_dataset, describe_dataset, import_cases
+from evaluations.services.datasets import (
+    add_cases,
+    create_dataset,
+    describe_dataset,
+    import_cases,
+    lock_dataset,
+)
 from evaluations.services.external import (
     delete_external_run,
     describe_external_run,
     link_cells,
     open_run,
 )
-from evaluations.services.items import name_case, put_item
+from evaluations.services.items import name_case, put_item, put_items
 from evaluations.services.outcomes import Call, add_calls, record_outcomes, tell_progress
 from evaluations.services.runs import cancel_run, resume_run, retry_errors, start_run
 from evaluations.services.verdicts import give_scores, settle_scores
@@ -24,9 +30,11 @@ __all__ = [
     "give_scores",
     "import_cases",
     "link_cells",
+    "lock_dataset",
     "name_case",
     "open_run",
     "put_item",
+    "put_items",
     "record_outcomes",
     "resume_run",
     "retry_errors",

@@ -20,7 +20,7 @@ _READERS = {"csv": read_csv, "jsonl": read_jsonl}
 _NAME = re.compile(r"[\w.\- ]+(/[\w.\- ]+)*")
 _MAX_NAME_CHARS = 200
 # The last words of routes below a data set.
-_RESERVED = ("cases", "import")
+RESERVED = ("cases", "import")
 
 
 def create_dataset(project: Project, *, name: str, description: str = "", metadata: Any = None) -> Dataset:
@@ -39,11 +39,11 @@ def create_dataset(project: Project, *, name: str, description: str = "", metada
 
 def describe_dataset(dataset: Dataset, *, description: str | None, metadata: Any) -> Dataset:
     """`dataset` with other words about it; None leaves them as they are."""
-    if description is not None:
-        dataset.description = description
-    if metadata is not None:
-        dataset.metadata = metadata
-    dataset.save(update_fields=["description", "metadata"])
+    given = {"description": description, "metadata": metadata}
+    changes = {name: value for name, value in given.items() if value is not None}
+    for name, value in changes.items():
+        setattr(dataset, name, value)
+    dataset.save(update_fields=list(changes))
     return dataset
 
 
@@ -52,8 +52,8 @@ def _check_name(name: str) -> None:
         raise InvalidInput(
             f"name must be 1 to {_MAX_NAME_CHARS} letters, digits, spaces and _ - . with / between folders."
         )
-    if name.rpartition("/")[2] in _RESERVED:
-        raise InvalidInput(f"name may not end in {' or '.join(_RESERVED)}: routes are called so.")
+    if name.rpartition("/")[2] in RESERVED:
+        raise InvalidInput(f"name may not end in {' or '.join(RESERVED)}: routes are called so.")
 
 
 def add_cases(dataset: Dataset, cases: list[NewCase]) -> list[Case]:
@@ -66,7 +66,7 @@ def add_cases(dataset: Dataset, cases: list[NewCase]) -> list[Case]:
             bad.add(number, str(error))
     bad.refuse()
     with transaction.atomic():
-        _lock(dataset)
+        lock_dataset(dataset)
         created = Case.objects.bulk_create([_row(dataset, case) for case in cases], batch_size=_BATCH)
         _count(dataset, len(created))
     return created
@@ -75,7 +75,7 @@ def add_cases(dataset: Dataset, cases: list[NewCase]) -> list[Case]:
 @transaction.atomic
 def import_cases(dataset: Dataset, chunks: Iterable[bytes], *, format: CaseFormat) -> int:
     """The cases of a file, all or none; how many. Raises InvalidInput that names each bad line."""
-    _lock(dataset)
+    lock_dataset(dataset)
     bad = BadRows()
     count = 0
     for batch in _batches(_READERS[format](chunks, bad), _BATCH):
@@ -90,7 +90,7 @@ def import_cases(dataset: Dataset, chunks: Iterable[bytes], *, format: CaseForma
     return count
 
 
-def _lock(dataset: Dataset) -> None:
+def lock_dataset(dataset: Dataset) -> None:
     """One writer at a time: a run freezes its cases by the highest id, so ids must be visible in order."""
     Dataset.objects.select_for_update().get(pk=dataset.pk)
 

@@ -86,6 +86,7 @@ def put_item_of(exchange: Exchange) -> HttpResponse:
     dataset = dataset_called(exchange.project, new.dataset_name)
     key = new.id or str(uuid.uuid4())
     with transaction.atomic():
+        services.lock_dataset(dataset)
         known = find_case(exchange.project, key)
         if known and item_of(known) is None:
             services.name_case(known, key)
@@ -107,7 +108,7 @@ def _item(key: str, new: NewItem, known: Case | None) -> Item:
     expected = case.expected if new.expected_output is None else new.expected_output
     return Item(
         key=key,
-        case=NewCase(vars=values, expected=expected, metadata=metadata),
+        case=NewCase(vars=values, expected=expected, metadata=metadata, scorers=case.scorers),
         is_plain=is_plain,
         is_archived=new.status == "ARCHIVED" or (new.status is None and case.superseded_by is not None),
         sources=_sources(new),
@@ -129,8 +130,13 @@ def show_item(exchange: Exchange, key: str) -> HttpResponse:
 
 def delete_item(exchange: Exchange, key: str) -> HttpResponse:
     """Archives it: runs that have it keep it."""
-    case = require_case(exchange.project, key)
-    item = item_of(case) or services.name_case(case, key)
-    content = NewCase(vars=case.vars, expected=case.expected, metadata=case.metadata)
-    services.put_item(case.dataset, Item(key, content, item.is_plain, is_archived=True))
+    dataset = require_case(exchange.project, key).dataset
+    with transaction.atomic():
+        services.lock_dataset(dataset)
+        case = require_case(exchange.project, key)  # as it is now that it stays so
+        item = item_of(case) or services.name_case(case, key)
+        content = NewCase(
+            vars=case.vars, expected=case.expected, metadata=case.metadata, scorers=case.scorers
+        )
+        services.put_item(dataset, Item(key, content, item.is_plain, is_archived=True))
     return json_response({"message": "Dataset item successfully deleted"})

@@ -14,7 +14,8 @@ _NATIVE = re.compile(NATIVE_PREFIX + r"[1-9][0-9]{0,17}\Z")
 def find_cases(project: Project, keys: Collection[str]) -> dict[str, Case]:
     """The project's cases under those ids, with their data sets: of this surface, or `case-<id>`."""
     cases = Case.objects.filter(dataset__project=project).select_related("dataset__project", "external")
-    found = {case.external.key: case for case in cases.filter(external__key__in=keys)}
+    named = cases.filter(external__key__in=keys, external__is_current=True)
+    found = {case.external.key: case for case in named}
     numbers = [number for key in keys if key not in found and (number := number_of(key)) is not None]
     if numbers:
         native = cases.current().filter(pk__in=numbers, external=None)

@@ -344,3 +344,19 @@ def test_batches_are_bounded_and_must_be_otlp(api: ApiClient, items: list[str], 
     send(*(done(items[0], trace) for trace in range(1, 101))).expect(200)
     assert b"at most 100 times" in send(done(items[0], 300)).expect(200)
     assert only_run(api)["done"] == 100
+
+
+def test_results_keep_their_item_when_it_changes(api: ApiClient, send: Send) -> None:
+    fill(api, count=0)
+    api.post(f"{PUBLIC}/dataset-items", {"datasetName": "capitals", "id": "i", "input": "Hi"}).expect(200)
+    send(done("i", 1))
+    changed = {"datasetName": "capitals", "id": "i", "input": {"q": 1}}
+    api.post(f"{PUBLIC}/dataset-items", changed).expect(200)
+    send(done("i", 2))
+    [first, second] = api.get(f"{PUBLIC}/datasets/capitals/runs/run%201").expect(200)["datasetRunItems"]
+    assert first["datasetItemId"] == second["datasetItemId"] == "i"
+    query = "fromStartTime=2020-01-01T00:00:00Z&experimentItemId=i&fields=core,io"
+    found = api.get(f"{PUBLIC}/experiment-items?{query}").expect(200)["data"]
+    assert [item["input"] for item in found] == [{"q": 1}, "Hi"]
+    assert api.get(f"{PUBLIC}/dataset-items/i").expect(200)["input"] == {"q": 1}
+    assert len(api.get(f"{PUBLIC}/dataset-items?datasetName=capitals").expect(200)["data"]) == 1

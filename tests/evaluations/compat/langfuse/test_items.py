@@ -1,10 +1,16 @@
 """Langfuse's data sets and items: our data sets and cases, whose items may change."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.db import connection, connections, transaction
 
-from tests.conftest import ApiClient
+from autoforge.models import Project, Role
+from evaluations.models import Case, Dataset
+from evaluations.services import describe_dataset
+from tests.conftest import ApiClient, client_of
 from tests.evaluations.compat.langfuse.conftest import PUBLIC, fill
 from tests.evaluations.conftest import experiment, wait_for_end
 
@@ -86,3 +92,67 @@ def test_bad_items_are_refused(api: ApiClient, items: list[str]) -> None:
     for fields in ({"id": "x" * 201}, {"metadata": "text"}, {"status": "GONE"}, {"sourceTraceId": "x" * 201}):
         api.post(ITEMS, {"datasetName": "capitals", "input": {}} | fields).expect(400)
     api.get(f"{ITEMS}?datasetName=capitals&version=2026-01-01T00:00:00Z").expect(400)
+
+
+def test_an_items_assertions_stay_with_it(api: ApiClient, items: list[str]) -> None:
+    scorers = [{"type": "contains", "value": "9"}]
+    native = api.post("/api/v1/datasets/capitals/cases", {"vars": {"q": 9}, "scorers": scorers}).expect(201)
+    key = f"case-{native['id']}"
+    put(api, id=key, expectedOutput="nine")
+    assert api.get("/api/v1/datasets/capitals/cases").expect(200)["items"][-1]["scorers"] == scorers
+    api.delete(f"{ITEMS}/{key}").expect(200)
+    put(api, id=key, status="ACTIVE")
+    [case] = [
+        row for row in api.get("/api/v1/datasets/capitals/cases").expect(200)["items"] if row["scorers"]
+    ]
+    assert (case["expected"], case["scorers"]) == ("nine", scorers)
+
+
+def test_every_change_of_an_item_counts(api: ApiClient, items: list[str]) -> None:
+    put(api, id=items[0], input={"q": True})
+    put(api, id=items[0], input={"q": 1})
+    assert put(api, id=items[0], input={"q": True})["input"] == {"q": True}
+    assert api.get(f"{ITEMS}/{items[0]}").expect(200)["input"]["q"] is True
+    cases = Case.objects.count()
+    assert put(api, id=items[0], input={"q": True}, sourceTraceId="t")["sourceTraceId"] == "t"
+    assert put(api, id=items[0], sourceObservationId="o")["sourceTraceId"] == "t"
+    shown = api.get(f"{ITEMS}/{items[0]}").expect(200)
+    assert (shown["sourceTraceId"], shown["sourceObservationId"]) == ("t", "o")
+    assert Case.objects.count() == cases, "who is told of its source needs no new case"
+
+
+def test_words_about_a_data_set_are_not_lost(api: ApiClient, items: list[str]) -> None:
+    stale = Dataset.objects.get(name="capitals")
+    api.post(DATASETS, {"name": "capitals", "metadata": {"a": 1}}).expect(200)
+    describe_dataset(stale, description="new", metadata=None)
+    shown = api.get(f"{DATASETS}/capitals").expect(200)
+    assert (shown["description"], shown["metadata"]) == ("new", {"a": 1})
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="it has one writer at a time")
+def test_two_who_change_one_item_lose_nothing(project: Project, api: ApiClient, items: list[str]) -> None:
+    def work(change: dict[str, Any]) -> None:
+        try:
+            client_of(project, Role.EDITOR).post(ITEMS, {"datasetName": "capitals"} | change).expect(200)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool, transaction.atomic():
+        put(api, id=items[0], metadata={"first": True})
+        second = pool.submit(work, {"id": items[0], "expectedOutput": "second"})
+        wait_until_somebody_waits()
+    second.result(20)
+    shown = api.get(f"{ITEMS}/{items[0]}").expect(200)
+    assert (shown["metadata"], shown["expectedOutput"]) == ({"first": True}, "second")
+
+
+def wait_until_somebody_waits() -> None:
+    """For a lock of this transaction."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0]:
+                return
+        time.sleep(0.02)
+    raise AssertionError("nobody waits")
