@@ -22,7 +22,7 @@ from evaluations.recording import lock_run
 from evaluations.scorers.types import ScoreRow
 
 MAX_SCORES = 100  # of one result or run; further ones are left out
-MAX_PENDING = 50_000  # of one project; further ones are left out
+MAX_PENDING = 50_000  # of one project; runs and cells that are there may have as many more
 PENDING_FOR = timedelta(days=1)
 
 
@@ -69,17 +69,21 @@ def merged(rows: Sequence[dict[str, Any]], new: Iterable[GivenScore]) -> list[di
     return list(by_id.values())
 
 
-def give_scores(project: Project, given: Sequence[Given]) -> None:
-    """Attach each score to its result or run; one whose result is not there yet waits for it, for a day."""
-    keep_scores(project, given)
-    settle_scores(project, {it.subject for it in given})
+def give_scores(project: Project, given: Sequence[Given]) -> set[str]:
+    """Attach each score to its result or run; one whose result is not there yet waits for it, for a day.
+
+    Returns the ids of those that were refused, because too many wait already.
+    """
+    kept = keep_scores(project, given)
+    settle_scores(project, {it.subject for it in kept})
+    return {it.score.id for it in given} - {it.score.id for it in kept}
 
 
 @transaction.atomic
-def keep_scores(project: Project, given: Sequence[Given]) -> None:
-    """Let scores wait until `settle_scores` is called for what they judge."""
+def keep_scores(project: Project, given: Sequence[Given]) -> list[Given]:
+    """Let scores wait until `settle_scores` is called for what they judge: those that there is room for."""
     PendingScore.objects.filter(created_at__lt=timezone.now() - PENDING_FOR).delete()
-    room = max(0, MAX_PENDING - PendingScore.objects.filter(project=project).count())
+    kept = _with_room(project, list({it.score.id: it for it in given}.values()))
     rows = [
         PendingScore(
             project=project,
@@ -88,14 +92,29 @@ def keep_scores(project: Project, given: Sequence[Given]) -> None:
             key=it.score.id,
             row=msgspec.to_builtins(it.score),
         )
-        for it in {it.score.id: it for it in given}.values()
+        for it in kept
     ]
     PendingScore.objects.bulk_create(
-        rows[:room],
+        rows,
         update_conflicts=True,
         unique_fields=["project", "key"],
         update_fields=["subject", "observation_id", "row"],
     )
+    return kept
+
+
+def _with_room(project: Project, given: list[Given]) -> list[Given]:
+    """Scores of ordinary traces, which nothing ever takes away, leave room for those of experiments."""
+    waiting = PendingScore.objects.filter(project=project).count()
+    if waiting + len(given) <= MAX_PENDING:
+        return given
+    subjects = {it.subject for it in given}
+    cells = ExternalCell.objects.filter(project=project, trace_id__in=subjects)
+    runs = Run.objects.filter(project=project, external_id__in=subjects)
+    known = {*cells.values_list("trace_id", flat=True), *runs.values_list("external_id", flat=True)}
+    expected = [it for it in given if it.subject in known][: max(0, 2 * MAX_PENDING - waiting)]
+    others = [it for it in given if it.subject not in known][: max(0, MAX_PENDING - waiting)]
+    return expected + others
 
 
 @transaction.atomic

@@ -9,12 +9,13 @@ from django.http import HttpResponse
 
 from autoforge.errors import InvalidInput
 from evaluations import services
-from evaluations.services.verdicts import Given, GivenScore
+from evaluations.services.verdicts import MAX_PENDING, Given, GivenScore
 from prompts.compat.langfuse.surface import Exchange, json_response
 
 MAX_BATCH = 1_000
 PASSES_AT = 0.5  # a number in 0..1 is a verdict, too
 _MAX_CHARS = 10_000
+_NO_ROOM = f"{MAX_PENDING:,} scores wait for their results already: score only traces of experiments here."
 
 
 class NewScore(msgspec.Struct, kw_only=True, rename="camel"):
@@ -46,26 +47,35 @@ def ingest(exchange: Exchange) -> HttpResponse:
     batch = exchange.body(_Batch, limit_bytes=settings.MAX_INGESTION_BYTES).batch
     _check_size(batch)
     given: list[Given] = []
-    successes: list[dict[str, object]] = []
-    errors: list[dict[str, object]] = []
-    for event in batch:
+    score_ids: list[str] = []  # by the place of their event
+    wrong: dict[int, str] = {}
+    for place, event in enumerate(batch):
+        taken: list[Given] = []
         try:
-            if event.type == "score-create":
-                given += _given(event.body)
+            taken = _given(event.body) if event.type == "score-create" else []
         except InvalidInput as error:
-            errors.append({"id": event.id, "status": 400, "message": error.detail, "error": error.detail})
-        else:
-            successes.append({"id": event.id, "status": 201})
-    services.give_scores(exchange.project, given)
+            wrong[place] = error.detail
+        given += taken
+        score_ids.append(taken[0].score.id if taken else "")
+    refused = services.give_scores(exchange.project, given)
+    wrong |= {place: _NO_ROOM for place, id in enumerate(score_ids) if id in refused}
+    errors = [
+        {"id": batch[place].id, "status": 400, "message": why, "error": why} for place, why in wrong.items()
+    ]
+    successes = [{"id": event.id, "status": 201} for place, event in enumerate(batch) if place not in wrong]
     return json_response({"successes": successes, "errors": errors}, 207)
 
 
 def create_scores(exchange: Exchange) -> HttpResponse:
-    """One score, or a list: 202 when all were taken, else 207 with what is wrong with the others."""
+    """One score, or a list: 202 when all were taken, else 207 with what is wrong with the others.
+
+    Raises InvalidInput for the one score.
+    """
     body: Any = exchange.body(object)
     if not isinstance(body, list):
         given = _given(body)
-        services.give_scores(exchange.project, given)
+        if services.give_scores(exchange.project, given):
+            raise InvalidInput(_NO_ROOM)
         return json_response({"id": given[0].score.id if given else str(uuid.uuid4())})
     _check_size(body)
     taken: list[Given] = []
@@ -75,7 +85,8 @@ def create_scores(exchange: Exchange) -> HttpResponse:
             taken += _given(item)
         except InvalidInput as error:
             errors.append({"message": error.detail})
-    services.give_scores(exchange.project, taken)
+    refused = services.give_scores(exchange.project, taken)
+    errors += [{"message": _NO_ROOM} for it in taken if it.score.id in refused]
     if not errors:
         return json_response({"message": "Accepted"}, 202)
     counts = {"accepted": len(body) - len(errors), "rejected": len(errors)}

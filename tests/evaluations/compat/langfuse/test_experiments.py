@@ -17,6 +17,7 @@ from autoforge.models import Project, Role
 from evaluations import executor
 from evaluations.events import ResultRecorded, RunEnded, RunProgressed
 from evaluations.models import PendingScore, Run, RunWorker
+from evaluations.services import verdicts
 from tests.conftest import ApiClient, client_of
 from tests.evaluations.compat.langfuse.conftest import (
     PUBLIC,
@@ -344,6 +345,27 @@ def test_batches_are_bounded_and_must_be_otlp(api: ApiClient, items: list[str], 
     send(*(done(items[0], trace) for trace in range(1, 101))).expect(200)
     assert b"at most 100 times" in send(done(items[0], 300)).expect(200)
     assert only_run(api)["done"] == 100
+
+
+def test_scores_of_ordinary_traces_leave_room_for_those_of_results(
+    api: ApiClient, items: list[str], send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "MAX_PENDING", 3)
+    send(done(items[0], 1))
+    api.post(SCORES, [score(n, 0.0) for n in (8, 9, 10)]).expect(202)
+    link(api, items[1], 2).expect(200)
+    of_run = score(1, 1.0, id="run", datasetRunId="e1")
+    answer = api.post(SCORES, [score(7, 0.0), score(1, 0.0), score(2, 0.0), of_run]).expect(207)
+    assert (answer["accepted"], answer["rejected"]) == (3, 1)
+    assert "wait for their results" in answer["errors"][0]["message"]
+    assert "wait for their results" in api.post(SCORES, score(7, 0.0)).expect(400)["message"]
+    events = [{"id": f"e{n}", "type": "score-create", "body": score(n, 0.0)} for n in (7, 1)]
+    batch = api.post(f"{PUBLIC}/ingestion", {"batch": events}).expect(207)
+    assert [row["id"] for row in batch["successes"]] == ["e1"]
+    assert [(row["id"], row["status"]) for row in batch["errors"]] == [("e7", 400)]
+    send(done(items[1], 2))
+    run = only_run(api)
+    assert (run["failed"], len(run["scores"])) == (2, 1)
 
 
 def test_results_keep_their_item_when_it_changes(api: ApiClient, send: Send) -> None:
