@@ -44,8 +44,10 @@ class Spot(msgspec.Struct, frozen=True):
 def open_run(project: Project, identity: Identity, dataset: Dataset, *, actor: Actor) -> Run:
     """The run of that identity or of that name over the data set: locked, live unless it was cancelled.
 
-    Raises InvalidInput when the run of that identity is over another data set.
+    Raises InvalidInput for a long name or id, and when the run of that identity is over another data set.
     """
+    if max(len(identity.name), len(identity.external_id)) > _MAX_NAME_CHARS:
+        raise InvalidInput(f"The name and id of a run have at most {_MAX_NAME_CHARS} characters.")
     # The data set's lock lets only one of many first messages open the run.
     Dataset.objects.select_for_update().get(pk=dataset.pk)
     run = find_external_run(project, identity, dataset) or _new_run(project, identity, dataset, actor)
@@ -62,13 +64,13 @@ def open_run(project: Project, identity: Identity, dataset: Dataset, *, actor: A
 def find_external_run(project: Project, identity: Identity, dataset: Dataset) -> Run | None:
     """The run of that identity, else of that name over the data set."""
     runs = Run.objects.filter(project=project, external_id__isnull=False).select_related("dataset")
-    same_name = runs.filter(dataset=dataset, name=identity.name[:_MAX_NAME_CHARS])
+    same_name = runs.filter(dataset=dataset, name=identity.name)
     return runs.filter(external_id=identity.external_id).first() or same_name.first()
 
 
 def _new_run(project: Project, identity: Identity, dataset: Dataset, actor: Actor) -> Run:
     dataset.refresh_from_db()
-    name = identity.name[:_MAX_NAME_CHARS]
+    name = identity.name
     return Run.objects.create(
         project=project,
         dataset=dataset,

@@ -1,7 +1,6 @@
 """`/api/public/experiments` and `/experiment-items`: runs and results as SDK 5 reads them."""
 
 import re
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from autoforge import pagination
 from autoforge.errors import InvalidInput
 from autoforge.parsers import holds_nul
 from evaluations.compat.langfuse.experiment_shapes import LangfuseExperiment, LangfuseExperimentItem
+from evaluations.compat.langfuse.identity import called, own_ids
 from evaluations.compat.langfuse.items import number_of
 from evaluations.models import Result, Run
 from prompts.compat.langfuse.surface import MAX_PAGE, Exchange, in_utc, json_response
@@ -98,7 +98,7 @@ def list_experiments(exchange: Exchange) -> HttpResponse:
     runs = _slim(Run.objects.filter(at_work, project=exchange.project))
     if query.to_start_time is not None:
         runs = runs.filter(created_at__lt=query.to_start_time)
-    for matches in _matching(query, {"id": _by_id, "name": _by_name, "datasetId": _by_dataset}):
+    for matches in _matching(query, {"id": _by_id, "name": called, "datasetId": _by_dataset}):
         runs = runs.filter(matches)
     return _page(
         runs,
@@ -117,7 +117,7 @@ def list_experiment_items(exchange: Exchange) -> HttpResponse:
     results = Result.objects.filter(created_at__gte=query.from_start_time)
     if query.to_start_time is not None:
         results = results.filter(created_at__lt=query.to_start_time)
-    of_run = {"experimentId": _by_id, "experimentName": _by_name, "datasetId": _by_dataset}
+    of_run = {"experimentId": _by_id, "experimentName": called, "datasetId": _by_dataset}
     for matches in _matching(query, of_run, others=("experimentItemId",)):
         runs = runs.filter(matches)
     for matches in _matching(query, {"experimentItemId": _by_item}, others=tuple(of_run)):
@@ -138,17 +138,7 @@ def _matching(query: _ListQuery, columns: Mapping[str, Matches], *, others: tupl
 
 
 def _by_id(values: Sequence[str]) -> Q:
-    own = []
-    for value in values:
-        try:
-            own.append(uuid.UUID(value))
-        except ValueError:
-            continue
-    return Q(external_id__in=values) | Q(external_id=None, pk__in=own)
-
-
-def _by_name(values: Sequence[str]) -> Q:
-    return Q(name__in=values)
+    return Q(external_id__in=values) | Q(external_id=None, pk__in=list(own_ids(values)))
 
 
 def _by_dataset(values: Sequence[str]) -> Q:

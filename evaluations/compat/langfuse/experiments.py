@@ -11,7 +11,7 @@ from autoforge.auth import Actor
 from autoforge.errors import InvalidInput
 from autoforge.models import Project
 from evaluations import services
-from evaluations.compat.langfuse.identity import SOURCE
+from evaluations.compat.langfuse.identity import SOURCE, check_run_name
 from evaluations.compat.langfuse.items import find_cases
 from evaluations.compat.langfuse.local import is_local, keep_local_items, key_of_local
 from evaluations.compat.langfuse.spans import Span
@@ -72,7 +72,7 @@ def _sightings(project: Project, spans: Sequence[Span]) -> Iterator[Sighting]:
 
 def _told(span: Span, case: Case) -> Sighting:
     """By what the span itself says."""
-    external_id = span.experiment("id")[:200]
+    external_id = span.experiment("id")
     identity = Identity(external_id, span.experiment("name") or external_id, SOURCE)
     return Sighting(span, identity, case, Spot(span.trace_id, span.root_id[:64]))
 
@@ -92,6 +92,7 @@ def _linked_cells(project: Project, spans: Sequence[Span]) -> dict[str, list[Ext
 @transaction.atomic
 def _store_run(project: Project, sightings: Sequence[Sighting], actor: Actor) -> None:
     first = sightings[0]
+    check_run_name(first.identity.name)
     run = services.open_run(project, first.identity, first.case.dataset, actor=actor)
     _describe(run, sightings)
     by_spot: defaultdict[Spot, list[Sighting]] = defaultdict(list)

@@ -7,7 +7,7 @@ from autoforge.errors import Conflict, InvalidInput, NotFound
 from autoforge.models import Project
 from evaluations import services
 from evaluations.compat.langfuse.datasets import dataset_called
-from evaluations.compat.langfuse.identity import identity_of
+from evaluations.compat.langfuse.identity import called, check_run_name, identity_of
 from evaluations.compat.langfuse.items import key_of, require_case
 from evaluations.compat.langfuse.schemas import LangfuseRun, NewRunItem, RunItem, RunWithItems
 from evaluations.models import ExternalCell, Run
@@ -24,6 +24,7 @@ def link_item(exchange: Exchange) -> HttpResponse:
         raise InvalidInput("runName and traceId are needed.")
     if max(len(new.trace_id), len(new.observation_id or "")) > 64:
         raise InvalidInput("traceId and observationId have at most 64 characters.")
+    check_run_name(new.run_name)
     case = require_case(exchange.project, new.dataset_item_id)
     identity = identity_of(case.dataset, new.run_name)
     with transaction.atomic():
@@ -72,8 +73,8 @@ def delete_run(exchange: Exchange, name: str, run_name: str) -> HttpResponse:
 
 def _find_run(project: Project, name: str, run_name: str) -> Run:
     """The newest of that name. Raises NotFound."""
-    runs = Run.objects.filter(dataset=dataset_called(project, name), name=run_name).select_related("dataset")
-    run = runs.order_by("-created_at").first()
+    runs = Run.objects.filter(called([run_name]), dataset=dataset_called(project, name))
+    run = runs.select_related("dataset").order_by("-created_at").first()
     if run is None:
         raise NotFound("Dataset run not found")
     return run

@@ -32,6 +32,8 @@ from tests.evaluations.compat.langfuse.conftest import (
     score,
     span,
 )
+from tests.evaluations.conftest import experiment as run_request
+from tests.evaluations.conftest import wait_for_end
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SCORES = f"{PUBLIC}/scores"
@@ -382,3 +384,14 @@ def test_results_keep_their_item_when_it_changes(api: ApiClient, send: Send) -> 
     assert [item["input"] for item in found] == [{"q": 1}, "Hi"]
     assert api.get(f"{PUBLIC}/dataset-items/i").expect(200)["input"] == {"q": 1}
     assert len(api.get(f"{PUBLIC}/dataset-items?datasetName=capitals").expect(200)["data"]) == 1
+
+
+def test_a_run_without_a_name_is_called_by_its_id(
+    api: ApiClient, items: list[str], prompt: Any, endpoint: Any
+) -> None:
+    started = api.post("/api/v1/runs", run_request(dataset="capitals")).expect(201)
+    wait_for_end(api, started["id"])
+    [listed] = api.get(f"{PUBLIC}/datasets/capitals/runs").expect(200)["data"]
+    assert api.get(f"{PUBLIC}/datasets/capitals/runs/{listed['name']}").expect(200)["id"] == started["id"]
+    query = f"fromStartTime=2020-01-01T00:00:00Z&name={listed['name']}"
+    assert len(api.get(f"{PUBLIC}/experiments?{query}").expect(200)["data"]) == 1
