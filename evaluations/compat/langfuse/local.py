@@ -1,7 +1,9 @@
 """Experiments over data that no data set holds: their items are kept in one named after the experiment."""
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -12,6 +14,7 @@ from evaluations import services
 from evaluations.compat.langfuse.spans import Span
 from evaluations.models import Case, Dataset
 from evaluations.schemas import NewCase
+from evaluations.services.datasets import RESERVED
 from evaluations.services.items import Item
 
 FOLDER = "experiments"
@@ -32,22 +35,38 @@ def key_of_local(span: Span) -> ItemKey:
 
 def keep_local_items(project: Project, spans: Iterable[Span]) -> dict[ItemKey, Case]:
     """The cases of local data whose outcome is among `spans`; their calls alone do not tell the input."""
-    datasets: dict[str, Dataset] = {}
-    cases: dict[ItemKey, Case] = {}
+    outcomes: defaultdict[str, dict[ItemKey, Span]] = defaultdict(dict)
     for span in spans:
-        if is_local(span) and span.span_id == span.root_id and key_of_local(span) not in cases:
-            name = _dataset_name(span)
-            dataset = datasets[name] = datasets.get(name) or _dataset(project, name)
-            try:
-                cases[key_of_local(span)] = services.put_item(dataset, _item(dataset, span)).case
-            except InvalidInput:  # an input that cannot be kept
-                continue
+        if is_local(span) and span.span_id == span.root_id:
+            outcomes[_dataset_name(span)].setdefault(key_of_local(span), span)
+    cases: dict[ItemKey, Case] = {}
+    for name, of_dataset in outcomes.items():
+        with suppress(InvalidInput):
+            cases |= _kept(_dataset(project, name), of_dataset)
     return cases
 
 
+def _kept(dataset: Dataset, outcomes: Mapping[ItemKey, Span]) -> dict[ItemKey, Case]:
+    """All at once; where one of them cannot be kept, one by one without it."""
+    try:
+        return _put(dataset, outcomes)
+    except (InvalidInput, Conflict):
+        cases: dict[ItemKey, Case] = {}
+    for key, span in outcomes.items():
+        with suppress(InvalidInput, Conflict):
+            cases |= _put(dataset, {key: span})
+    return cases
+
+
+def _put(dataset: Dataset, outcomes: Mapping[ItemKey, Span]) -> dict[ItemKey, Case]:
+    items = services.put_items(dataset, [_item(dataset, span) for span in outcomes.values()])
+    return {key: item.case for key, item in zip(outcomes, items, strict=True)}
+
+
 def _dataset_name(span: Span) -> str:
-    name = span.observation("metadata.experiment_name") or _RUN_TIME.sub("", span.experiment("name"))
-    return f"{FOLDER}/{_UNFIT.sub('-', name)[:150].strip() or 'unnamed'}"
+    given = span.observation("metadata.experiment_name") or _RUN_TIME.sub("", span.experiment("name"))
+    name = _UNFIT.sub("-", given)[:150].strip() or "unnamed"
+    return f"{FOLDER}/{name}-" if name in RESERVED else f"{FOLDER}/{name}"
 
 
 def _dataset(project: Project, name: str) -> Dataset:

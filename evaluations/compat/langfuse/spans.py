@@ -1,9 +1,10 @@
 """Reads OTLP: of a batch of spans those attributes that tell of an experiment."""
 
 import base64
+import re
 import zlib
 from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,6 +30,7 @@ _EXPERIMENT = "langfuse.experiment."
 _OBSERVATION = "langfuse.observation."
 _CALL_TYPES = ("generation", "embedding")
 _GZIP = zlib.MAX_WBITS | 16
+_TRACE_ID, _SPAN_ID = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{16}")
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -79,7 +81,7 @@ class Span(msgspec.Struct, frozen=True):
         return Call(
             model=self.observation("model.name")[:200],
             prompt=self.observation("prompt.name")[:200],
-            version=version if isinstance(version, int) else None,
+            version=version if _is_whole(version) else None,
             input_tokens=_tokens(usage, "input", "prompt_tokens", "input_tokens"),
             output_tokens=_tokens(usage, "output", "completion_tokens", "output_tokens"),
             cost_usd=_cost(cost),
@@ -99,8 +101,12 @@ def _object(text: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
 def _tokens(usage: dict[str, Any], *names: str) -> int | None:
-    found = next((usage[name] for name in names if isinstance(usage.get(name), int)), None)
+    found = next((usage[name] for name in names if _is_whole(usage.get(name))), None)
     return found if found is None else min(max(found, 0), 2**31 - 1)
 
 
@@ -109,7 +115,7 @@ def _cost(cost: dict[str, Any]) -> Decimal | None:
     parts = [cost["total"]] if "total" in cost else list(cost.values())
     try:
         total = sum((Decimal(str(part)) for part in parts), Decimal(0))
-    except InvalidOperation:
+    except ArithmeticError:  # no number, or one beyond all bounds
         return None
     is_known = bool(parts) and total.is_finite() and 0 <= total < 1_000_000
     return total.quantize(Decimal("1e-9")) if is_known else None
@@ -132,7 +138,7 @@ def unpacked(content: bytes, encoding: str, limit: int) -> bytes:
 
 
 def read_spans(content: bytes, content_type: str) -> list[Span]:
-    """The spans that have an attribute of Langfuse's. Raises AppError, TooLarge."""
+    """The spans that have an attribute of Langfuse's, and ids of OTLP's size. Raises AppError, TooLarge."""
     batch = trace_service_pb2.ExportTraceServiceRequest()
     is_json = content_type == "application/json"
     try:
@@ -150,7 +156,11 @@ def read_spans(content: bytes, content_type: str) -> list[Span]:
     ]
     if len(found) > MAX_SPANS:
         raise TooLarge(f"A batch has at most {MAX_SPANS} spans, not {len(found)}.")
-    return [span for span in found if span.attributes]
+    return [span for span in found if span.attributes and _has_proper_ids(span)]
+
+
+def _has_proper_ids(span: Span) -> bool:
+    return bool(_TRACE_ID.fullmatch(span.trace_id) and _SPAN_ID.fullmatch(span.span_id))
 
 
 def _span(span: "trace_pb2.Span", is_json: bool) -> Span:
@@ -182,7 +192,7 @@ def _attributes(span: "trace_pb2.Span") -> Iterator[tuple[str, Any]]:
 
 def _hex(value: bytes, is_json: bool) -> str:
     """An id; OTLP's JSON writes it in hex, which protobuf's reader takes for base64."""
-    return base64.b64encode(value).decode() if is_json else value.hex()
+    return base64.b64encode(value).decode().lower() if is_json else value.hex()
 
 
 def encoded_answer(refusals: list[str], *, is_json: bool) -> bytes:

@@ -62,7 +62,9 @@ def encoded(spans: list[dict[str, Any]]) -> ExportTraceServiceRequest:
         )
         for key, value in it["attributes"].items():
             pair = one.attributes.add(key=key)
-            if isinstance(value, int):
+            if isinstance(value, bool):
+                pair.value.bool_value = value
+            elif isinstance(value, int):
                 pair.value.int_value = value
             else:
                 pair.value.string_value = value

@@ -201,23 +201,6 @@ def test_the_column_is_named_after_the_stored_prompt(api: ApiClient, items: list
     assert only_run(api)["columns"] == [{"prompt": "greet", "version": 1, "model": "langfuse"}]
 
 
-def test_local_data_gets_a_data_set_of_its_own(api: ApiClient, send: Send) -> None:
-    def local(trace: int, question: str) -> dict[str, Any]:
-        said = {"o__input": question, "o__metadata.experiment_name": "my: test", "o__output": "out"}
-        of = experiment(
-            question, trace * 16, id=f"e{trace}", name="my: test - 2026-11-25T19:00:00Z", dataset__id=""
-        )
-        return span(trace, trace * 16, **of, item__expected_output='{"a": 1}', **said)
-
-    send(local(1, "What?"))
-    send(local(2, '{"x": 1}'))
-    run = only_run(api)
-    assert (run["dataset"], run["done"], run["total"]) == ("experiments/my- test", 2, 2)
-    cases = api.get("/api/v1/datasets/experiments/my- test/cases").expect(200)["items"]
-    assert [case["vars"] for case in cases] == [{"input": "What?"}, {"x": 1}]
-    assert cases[0]["expected"] == {"a": 1}
-
-
 def test_otlp_in_json_means_the_same(api: ApiClient, items: list[str]) -> None:
     def with_hex_ids(value: Any) -> Any:
         if isinstance(value, list):
