@@ -10,7 +10,8 @@ from autoforge.pagination import PageQuery
 from prompts.models import Label, LabelMove, PromptVersion
 from prompts.names import LATEST
 
-VersionNumber = Annotated[int, Meta(ge=1, le=2_147_483_647)]
+MAX_VERSION = 2_147_483_647  # what the column holds
+VersionNumber = Annotated[int, Meta(ge=1, le=MAX_VERSION)]
 
 
 class Input(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -23,7 +23,7 @@ from prompts.compat.langfuse.texts import to_messages, to_template
 from prompts.models import Prompt, PromptType
 from prompts.names import LATEST, PRODUCTION
 from prompts.reads import get_prompt, resolve_version
-from prompts.schemas import PromptOut
+from prompts.schemas import MAX_VERSION, PromptOut
 
 
 def show_prompt(exchange: Exchange, name: str) -> HttpResponse:
@@ -97,6 +97,8 @@ def point_labels(exchange: Exchange, name: str, version: int) -> HttpResponse:
     """Point the new labels at the version: other versions lose them."""
     labels = exchange.body(NewLabels).new_labels
     prompt = get_prompt(exchange.project, name)
+    if version > MAX_VERSION:
+        raise NotFound(f"The prompt {name!r} has no version {version}.")
     with transaction.atomic():
         for label in labels:
             services.move_label(prompt, label=label, version=version, actor=exchange.actor)

@@ -1,9 +1,10 @@
 """What Langfuse's clients send and expect of prompts. Fields we do not know are ignored, as theirs are."""
 
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
+from msgspec import Meta
 
 from prompts.compat.langfuse.surface import PageQuery, in_utc
 from prompts.compat.langfuse.texts import to_chat, to_text
@@ -27,7 +28,7 @@ class NewLabels(msgspec.Struct, rename="camel"):
 
 
 class PromptQuery(msgspec.Struct):
-    label: str | None = None
+    label: Annotated[str, Meta(min_length=1)] | None = None
     version: VersionNumber | None = None
 
 

@@ -1,8 +1,9 @@
 """Langfuse's texts and our templates: there only `{{ name }}` means something, here more does.
 
 What would mean something here alone is written as `{{ '{%' }}` and the like, and read back as it came: a
-text of theirs renders here as their SDK compiles it, and leaves as it entered. A template of ours that
-does more than fill in names leaves as it is written.
+text of theirs renders here as their SDK compiles it, but that all lines of a rendered template end in a
+newline alone, and leaves as it entered. A template of ours that does more than fill in names leaves as it is
+written.
 """
 
 import re

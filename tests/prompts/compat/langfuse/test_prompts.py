@@ -69,7 +69,10 @@ def test_labels_move_and_versions_go(api: ApiClient) -> None:
     assert api.get(MOVIE).expect(200)["version"] == 2
     refused = api.patch(f"{MOVIE}/versions/2", {"newLabels": ["latest"]}).expect(400)
     assert refused["error"] == "InvalidRequestError"
-    api.patch(f"{MOVIE}/versions/9", {"newLabels": ["production"]}).expect(404)
+    for missing in (9, 2**31, 10**20 - 1):
+        for labels in ([], ["production"]):
+            api.patch(f"{MOVIE}/versions/{missing}", {"newLabels": labels}).expect(404)
+    api.delete(f"{MOVIE}?label=").expect(400)
     api.delete(f"{MOVIE}?label=staging").expect(204)
     assert api.get(f"{MOVIE}?label=latest").expect(200)["version"] == 1
     api.get(MOVIE).expect(404)
@@ -176,6 +179,7 @@ def test_a_pair_of_keys_names_its_project(project: Project, api: ApiClient) -> N
         ),
         ("PATCH", f"{PROMPTS}/x/versions/99999999999", b'{"newLabels": []}', 404, "LangfuseNotFoundError"),
         ("POST", "/api/public/health", b"", 405, "MethodNotAllowedError"),
+        ("DELETE", f"{PROMPTS}/x?label=", b"", 400, [{"message": "label: Expected str of length >= 1."}]),
     ],
 )
 def test_everything_is_refused_in_langfuses_form(
@@ -227,6 +231,12 @@ def test_a_text_renders_as_the_sdk_compiles_it_and_leaves_as_it_came(text: str) 
     values = dict.fromkeys(variables(template), "V")
     assert to_text(template) == text
     assert render_value(template, values) == compiled_by_the_sdk(text, values)
+
+
+def test_lines_of_a_rendered_text_end_in_newlines() -> None:
+    text = "To {{name}}:\r\nHello\r\n"
+    assert to_text(to_template(text)) == text
+    assert render_value(to_template(text), {"name": "V"}) == "To V:\nHello\n"
 
 
 def test_a_text_that_is_code_here_stays_text(api: ApiClient) -> None:
