@@ -6,6 +6,8 @@ from decimal import Decimal
 from functools import cache, lru_cache
 from typing import Any
 
+import msgspec
+
 from prompts.llm.providers.base import Endpoint, Prices, Usage
 
 Messages = Iterable[Mapping[str, Any]]
@@ -15,9 +17,11 @@ FREE_PROVIDERS = {"local", "simulated"}
 DEFAULT_MAX_OUTPUT_TOKENS = 4_096  # where a request sets no maximum
 TOKENS_PER_MESSAGE = 16  # roles and separators
 TOKENS_PER_IMAGE = 3_000  # above what vendors count for their largest size
+TOKENS_AROUND_TOOLS = 600  # above what vendors add to explain them
 CHARS_PER_TOKEN = 4
 EXPECTED_OUTPUT_TOKENS = 256
 _MOST = 10_000_000  # tokens or answers: more than any model gives
+_READ_BY_THE_MODEL = ("tools", "functions", "response_format")
 _VENDORS = {"openai": "openai", "anthropic": "anthropic"}
 
 
@@ -41,10 +45,11 @@ def cost_usd(endpoint: Endpoint, usage: Usage) -> Decimal | None:
 def estimate_usd(endpoint: Endpoint, messages: Messages, params: Mapping[str, Any]) -> Decimal:
     """An upper bound of what a call can cost, to reserve before it; 0 where no price is known.
 
-    A token is at least one byte of UTF-8 in every byte-level vocabulary, so bytes bound the input. The
-    output is bounded by max_tokens, or DEFAULT_MAX_OUTPUT_TOKENS if the request sets none.
+    A token is at least one byte of UTF-8 in every byte-level vocabulary, so bytes bound the input, of which
+    tools and the answer's schema are a part. The output is bounded by max_tokens; if the request sets none,
+    DEFAULT_MAX_OUTPUT_TOKENS are assumed, which a model may exceed.
     """
-    inputs = sum(_bound_of(message) for message in messages)
+    inputs = _inputs(messages, params)
     outputs = _max_tokens(params, DEFAULT_MAX_OUTPUT_TOKENS) * _count(params.get("n"), 1)
     usage = Usage(input_tokens=inputs, output_tokens=outputs)
     return cost_usd(endpoint, usage) or Decimal(0)
@@ -52,8 +57,7 @@ def estimate_usd(endpoint: Endpoint, messages: Messages, params: Mapping[str, An
 
 def estimate_tokens(messages: Messages, params: Mapping[str, Any]) -> int:
     """About how many tokens a call takes from a limit of tokens per minute; settled afterwards."""
-    inputs = sum(_bound_of(message) for message in messages) // CHARS_PER_TOKEN
-    return inputs + _max_tokens(params, EXPECTED_OUTPUT_TOKENS)
+    return _inputs(messages, params) // CHARS_PER_TOKEN + _max_tokens(params, EXPECTED_OUTPUT_TOKENS)
 
 
 def _own_price(prices: Prices, usage: Usage) -> Decimal | None:
@@ -100,10 +104,18 @@ def _count(wanted: Any, default: int) -> int:
     return min(wanted, _MOST) if isinstance(wanted, int) and wanted > 0 else default
 
 
+def _inputs(messages: Messages, params: Mapping[str, Any]) -> int:
+    """Most tokens that the model reads."""
+    given = [params[name] for name in _READ_BY_THE_MODEL if params.get(name)]
+    extra = TOKENS_AROUND_TOOLS + len(msgspec.json.encode(given)) if given else 0
+    return extra + sum(_bound_of(message) for message in messages)
+
+
 def _bound_of(message: Mapping[str, Any]) -> int:
     """Bytes of a message's text, counted as tokens, and its images."""
     content = message.get("content")
-    tokens = TOKENS_PER_MESSAGE + len(str(message.get("tool_calls") or ""))
+    calls = message.get("tool_calls")
+    tokens = TOKENS_PER_MESSAGE + (len(msgspec.json.encode(calls)) if calls else 0)
     if isinstance(content, str):
         return tokens + (len(content) if content.isascii() else len(content.encode("utf-8", "replace")))
     for part in content or ():

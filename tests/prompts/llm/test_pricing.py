@@ -75,6 +75,17 @@ def test_an_estimate_counts_choices_images_and_the_default():
     assert estimate_usd(msgspec.structs.replace(LISTED, model="unknown"), [image], {}) == 0
 
 
+def test_an_estimate_counts_what_the_model_reads_beside_the_messages():
+    schema = {"type": "object", "properties": {"città" * 1_000: {"type": "string"}}}
+    for name in ("tools", "functions", "response_format"):
+        at_worst = Usage(6_000, 1)
+        assert estimate_usd(OWN, [], {"max_tokens": 1, name: schema}) >= (cost_usd(OWN, at_worst) or 0)
+        assert estimate_tokens([], {name: schema}) >= 1_500
+        assert estimate_usd(OWN, [], {name: None}) == estimate_usd(OWN, [], {})
+    called = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "é" * 1_000}}]}
+    assert estimate_usd(OWN, [called], {"max_tokens": 1}) >= (cost_usd(OWN, Usage(2_000, 1)) or 0)
+
+
 def test_limits_are_charged_less_than_the_bound():
     messages = [{"role": "user", "content": "word " * 100}]
     assert 100 <= estimate_tokens(messages, {"max_tokens": 10}) <= 200
