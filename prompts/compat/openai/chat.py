@@ -91,7 +91,9 @@ async def _whole(exchange: Exchange, body: ChatRequest, requests: Requests) -> H
     headers = await _headers(answered)
     if completion.cost_usd is not None:
         headers["x-autoforge-cost-usd"] = f"{completion.cost_usd:f}"
-    waited_ms = answered.waited_ms + completion.latency_ms + completion.queued_ms
+    waited_ms = answered.waited_ms
+    if completion.stored_at is None:  # else it was looked up, which is our own work
+        waited_ms += completion.latency_ms + completion.queued_ms
     return json_response(content, headers | _overhead(exchange.elapsed_ms - waited_ms))
 
 
