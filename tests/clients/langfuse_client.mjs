@@ -14,6 +14,18 @@ const first = await langfuse.prompt.create({
   name: MOVIE, prompt: TEXT, labels: ["production"], tags: ["films"], config: { temperature: 0 },
 });
 const second = await langfuse.prompt.create({ name: MOVIE, prompt: TEXT + " Be short.", labels: ["staging"] });
+// Behind the client's back: what it has cached stays as it is.
+const moveProduction = async (version) => {
+  const { LANGFUSE_BASE_URL, LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY } = process.env;
+  const pair = Buffer.from(`${LANGFUSE_PUBLIC_KEY}:${LANGFUSE_SECRET_KEY}`).toString("base64");
+  const path = `/api/public/v2/prompts/${encodeURIComponent(MOVIE)}/versions/${version}`;
+  const answer = await fetch(LANGFUSE_BASE_URL + path, {
+    method: "PATCH",
+    headers: { Authorization: `Basic ${pair}`, "Content-Type": "application/json" },
+    body: JSON.stringify({ newLabels: ["production"] }),
+  });
+  if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
+};
 const prompt = await langfuse.prompt.get(MOVIE);
 const seen = {
   prompt: {
@@ -24,8 +36,10 @@ const seen = {
     config: prompt.config,
     staging: (await langfuse.prompt.get(MOVIE, { label: "staging" })).version,
   },
-  cached: (await langfuse.prompt.get(MOVIE)).version,
 };
+await moveProduction(2);
+seen.cached = (await langfuse.prompt.get(MOVIE)).version;
+await moveProduction(1);
 await langfuse.prompt.update({ name: MOVIE, version: 2, newLabels: ["production"] });
 seen.moved = (await langfuse.prompt.get(MOVIE, { cacheTtlSeconds: 0 })).version;
 const fallback = await langfuse.prompt.get("nobody", { fallback: "Say {{x}}", maxRetries: 0 });

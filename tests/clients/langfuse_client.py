@@ -1,7 +1,11 @@
 """What a user of Langfuse's Python SDK does, in an environment that has only that: prints what was seen."""
 
+import base64
 import json
+import os
 import sys
+import urllib.parse
+import urllib.request
 from datetime import UTC, datetime
 
 from langfuse import Evaluation, Langfuse
@@ -17,6 +21,24 @@ first = langfuse.create_prompt(
     name=MOVIE, prompt=TEXT, labels=["production"], tags=["films"], config={"temperature": 0}
 )
 second = langfuse.create_prompt(name=MOVIE, prompt=TEXT + " Be short.", labels=["staging"])
+
+
+def move_production(version):
+    """Behind the client's back: what it has cached stays as it is."""
+    pair = f"{os.environ['LANGFUSE_PUBLIC_KEY']}:{os.environ['LANGFUSE_SECRET_KEY']}"
+    path = f"/api/public/v2/prompts/{urllib.parse.quote(MOVIE, safe='')}/versions/{version}"
+    request = urllib.request.Request(
+        os.environ["LANGFUSE_BASE_URL"] + path,
+        data=b'{"newLabels": ["production"]}',
+        headers={
+            "Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}",
+            "Content-Type": "application/json",
+        },
+        method="PATCH",
+    )
+    urllib.request.urlopen(request, timeout=60).close()
+
+
 prompt = langfuse.get_prompt(MOVIE)
 seen = {
     "prompt": {
@@ -27,8 +49,10 @@ seen = {
         "config": prompt.config,
         "staging": langfuse.get_prompt(MOVIE, label="staging").version,
     },
-    "cached": langfuse.get_prompt(MOVIE).version,
 }
+move_production(2)
+seen["cached"] = langfuse.get_prompt(MOVIE).version
+move_production(1)
 langfuse.update_prompt(name=MOVIE, version=2, new_labels=["production"])
 seen["moved"] = langfuse.get_prompt(MOVIE, cache_ttl_seconds=0).version
 seen["fallback"] = langfuse.get_prompt("nobody", fallback="Say {{x}}", max_retries=0).compile(x="hi")
