@@ -42,6 +42,7 @@ def freeze(project: Project, new: NewRun) -> Frozen:
     Raises InvalidInput.
     """
     _check_numbers(new)
+    _check_columns(new)
     versions = [_version(project, index, ref) for index, ref in enumerate(new.prompts)]
     endpoints = _endpoints(project, new.models)
     judges = _judges(project, new)
@@ -147,12 +148,16 @@ def _check_templates(versions: list[PromptVersion], dataset: Dataset) -> None:
             ) from None
 
 
-def _check_total(new: NewRun, case_count: int) -> None:
+def _check_columns(new: NewRun) -> None:
     columns = len(new.prompts) * len(new.models)
     if not columns:
         raise InvalidInput("A run needs at least one prompt and one model.")
     if columns > _MAX_COLUMNS:
         raise InvalidInput(f"{columns} columns (prompts × models) are over the limit of {_MAX_COLUMNS}.")
+
+
+def _check_total(new: NewRun, case_count: int) -> None:
+    columns = len(new.prompts) * len(new.models)
     total = case_count * columns * new.repeats
     if total > settings.RUN_MAX_CELLS:
         raise InvalidInput(

@@ -37,6 +37,7 @@ def ready(prompt: Prompt, endpoint: ModelEndpoint, dataset: str) -> None:
         ({"concurrency": 0}, "concurrency must be between 1 and 1000, not 0"),
         ({"concurrency": 5000}, "concurrency must be between"),
         ({"concurrency": "5"}, "concurrency"),
+        ({"prompts": [{"name": "nobody"}] * 101}, "101 columns (prompts × models) are over the limit of 100"),
         ({"repeats": 0}, "repeats must be at least 1"),
         ({"repeats": 1_000_000}, "the limit is 1,000,000"),
         ({"budget_usd": 0}, "budget_usd must be above 0"),
