@@ -8,7 +8,7 @@ from evaluations.budget import Lease, UnpaidError
 from evaluations.cells import Cell, Column, Plan
 from evaluations.models import ResultState
 from evaluations.recording import FinishedCell
-from evaluations.scorers.base import Assessment, Output, ScorerError, assess, assess_async
+from evaluations.scorers.base import Assessment, Output, ScorerError, assess, assess_async, is_slow
 from evaluations.slots import Turn
 from evaluations.tokens import TokenStream
 from prompts.llm import client
@@ -66,7 +66,7 @@ class CellExecutor:
             finish_reason=completion.finish_reason,
         )
         specs, threshold = cell.work.specs(), self.plan.run.threshold
-        if not cell.work.needs_judge:
+        if not cell.work.needs_judge and not is_slow(specs, output):
             return _finished(cell, completion, output, assess(specs, output, threshold=threshold))
         judging = _Judging(self, cell.column, cell.repeat, turn)
         assessment = await assess_async(specs, output, judge=judging.ask, threshold=threshold)
