@@ -164,6 +164,10 @@ def compare(
     if run_a.dataset_id != run_b.dataset_id:
         raise InvalidInput("The runs have different data sets: their cells cannot be paired.")
     is_same = run_a.pk == run_b.pk
+    if is_same and run_a.columns == 1:
+        raise InvalidInput(
+            "The run has one column, a prompt on a model: name another run to compare it with."
+        )
     first = _checked("column_a", column_a or 0, run_a)
     default_b = 1 if is_same and first == 0 else 0
     second = _checked("column_b", default_b if column_b is None else column_b, run_b)

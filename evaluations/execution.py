@@ -4,15 +4,17 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from evaluations.budget import Lease, UnpaidError
 from evaluations.cells import Cell, Column, Plan
 from evaluations.models import ResultState
 from evaluations.recording import FinishedCell
-from evaluations.scorers.base import Assessment, Output, ScorerError, assess, assess_async
+from evaluations.scorers.base import Assessment, Output, ScorerError, assess, assess_async, is_slow
 from evaluations.slots import Turn
 from evaluations.tokens import TokenStream
 from prompts.llm import client
-from prompts.llm.pricing import estimate_usd
+from prompts.llm.pricing import bounded, estimate_usd, has_price, no_price_sentence, prepare
 from prompts.llm.providers.base import Completion, ProviderError, Request
 from prompts.rendering import RenderError
 
@@ -47,11 +49,15 @@ class CellExecutor:
         """Reserve, call, settle. Raises ProviderError, UnpaidError."""
         if not self.lease.is_limited:
             return await client.complete(request, turn=turn, **options)
-        estimate = estimate_usd(request.endpoint, request.messages, request.params)
+        request, endpoint = bounded(request), request.endpoint
+        await prepare(endpoint)
+        if not has_price(endpoint):  # a judge that only a single case names
+            raise ProviderError("invalid_request", no_price_sentence(endpoint.name))
+        estimate = estimate_usd(endpoint, request.messages, request.params)
         await self.lease.reserve(estimate)
         cost = None
         try:
-            completion = await client.complete(request, turn=turn, **options)
+            completion = _with_cost(await client.complete(request, turn=turn, **options), estimate)
             cost = completion.cost_usd
         finally:
             self.lease.settle(estimate, cost)
@@ -66,7 +72,7 @@ class CellExecutor:
             finish_reason=completion.finish_reason,
         )
         specs, threshold = cell.work.specs(), self.plan.run.threshold
-        if not cell.work.needs_judge:
+        if not cell.work.needs_judge and not is_slow(specs, output):
             return _finished(cell, completion, output, assess(specs, output, threshold=threshold))
         judging = _Judging(self, cell.column, cell.repeat, turn)
         assessment = await assess_async(specs, output, judge=judging.ask, threshold=threshold)
@@ -138,6 +144,13 @@ def _finished(
         error_code="scorer" if assessment.error is not None else "",
         error=clean(assessment.error or ""),
     )
+
+
+def _with_cost(completion: Completion, most_usd: Decimal) -> Completion:
+    """Where the vendor did not count tokens, the most that the call could cost stands for its cost."""
+    if completion.cost_usd is not None:
+        return completion
+    return msgspec.structs.replace(completion, cost_usd=most_usd)
 
 
 def _rounded(amount: Decimal | None) -> Decimal | None:

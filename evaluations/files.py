@@ -1,13 +1,21 @@
 """Evaluation files: a run written down in YAML, in the field's usual (promptfoo's) words."""
 
 import itertools
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import yaml
+from django.conf import settings
+
+from prompts.schemas import VersionNumber
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
+
+
+_TAG = "tag:yaml.org,2002:"
+_NOT_IN_JSON = ("timestamp", "binary", "set")
 
 
 class EvaluationFileError(ValueError):
@@ -22,7 +30,7 @@ class FilePrompt(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     config: dict[str, Any] = {}
     message: str = ""
     label: str | None = None
-    version: int | None = None
+    version: VersionNumber | None = None
 
 
 class FileProvider(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -98,7 +106,7 @@ def read_evaluation_file(path: Path) -> Experiment:
         name=path.parent.name if path.stem in ("evaluate", "promptfooconfig") else path.stem,
         prompts=[_prompt(entry, path) for entry in file.prompts],
         providers=[FileProvider(id=entry) if isinstance(entry, str) else entry for entry in file.providers],
-        tests=[case for test in tests for case in _expand(test, path)],
+        tests=_expanded(tests, path),
         cases_path=cases_path,
         file=file,
     )
@@ -124,7 +132,7 @@ def _load(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise EvaluationFileError(f"{path}: larger than {MAX_FILE_BYTES // 2**20} MiB.")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise EvaluationFileError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
@@ -133,6 +141,39 @@ def _load(path: Path) -> Any:
         raise EvaluationFileError(f"{path}: is nested too deeply.") from None
     except yaml.YAMLError as error:
         raise EvaluationFileError(f"{path}: is not valid YAML: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """What YAML and JSON have in common: a date is text, and there are no infinite numbers."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag != f"{_TAG}timestamp"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors: ClassVar = {
+        tag: build
+        for tag, build in yaml.SafeLoader.yaml_constructors.items()
+        if tag not in [_TAG + name for name in _NOT_IN_JSON]
+    }
+
+    def finite(self, node: Any) -> float:
+        number: float = self.construct_yaml_float(node)
+        if not math.isfinite(number):
+            raise yaml.constructor.ConstructorError(None, None, "a number must be finite", node.start_mark)
+        return number
+
+    def short(self, node: Any) -> int:
+        try:
+            number: int = self.construct_yaml_int(node)
+        except ValueError:
+            raise yaml.constructor.ConstructorError(
+                None, None, "this is no number that can be read", node.start_mark
+            ) from None
+        return number
+
+
+_Loader.add_constructor(f"{_TAG}float", _Loader.finite)
+_Loader.add_constructor(f"{_TAG}int", _Loader.short)
 
 
 def _convert(raw: Any, shape: Any, path: Path) -> Any:
@@ -166,15 +207,28 @@ def _template_at(path: Path) -> str | list[dict[str, Any]]:
         raise EvaluationFileError(f"{path}: cannot be read as a prompt ({error}).") from error
 
 
+def _expanded(tests: list[FileTest], path: Path) -> list[FileTest]:
+    """All cases, if they are not more than a run may have."""
+    if sum(math.prod(map(len, _choices(test))) for test in tests) > settings.RUN_MAX_CELLS:
+        raise EvaluationFileError(
+            f"{path}: the combinations of the lists in 'vars' are over {settings.RUN_MAX_CELLS:,} cases, "
+            "which is more than a run may have."
+        )
+    return [case for test in tests for case in _expand(test, path)]
+
+
+def _choices(test: FileTest) -> list[list[Any]]:
+    return [value if isinstance(value, list) else [value] for value in test.vars.values()]
+
+
 def _expand(test: FileTest, path: Path) -> list[FileTest]:
     """One case for each combination of listed values."""
     names = list(test.vars)
-    choices = [value if isinstance(value, list) else [value] for value in test.vars.values()]
     return [
         msgspec.structs.replace(
             test, vars={name: _value(value, path) for name, value in zip(names, combination, strict=True)}
         )
-        for combination in itertools.product(*choices)
+        for combination in itertools.product(*_choices(test))
     ]
 
 

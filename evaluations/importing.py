@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from evaluations.scorers.base import ScorerError, parse_scorers
 
 MAX_LINE_BYTES = 2 * 1024 * 1024
 MAX_REPORTED_LINES = 20
+MAX_COLUMNS = 1_000
 _CHUNK_BYTES = 64 * 1024
 _EXPECTED_COLUMNS = ("expected", "__expected")
 _METADATA_PREFIX = "__metadata:"
@@ -131,7 +133,12 @@ def _header(names: list[str]) -> list[str]:
         raise InvalidInput("The CSV file has no header: its first line must name the columns.")
     if "" in header:
         raise InvalidInput(f"Column {header.index('') + 1} of the header has no name.")
-    if twice := sorted({name for name in header if header.count(name) > 1}):
+    if len(header) > MAX_COLUMNS:
+        raise InvalidInput(
+            f"The header names {len(header):,} columns; the limit is {MAX_COLUMNS:,}. "
+            "JSON lines hold cases with more variables."
+        )
+    if twice := sorted(name for name, count in Counter(header).items() if count > 1):
         raise InvalidInput(f"The header names {', '.join(twice)} more than once.")
     if all(name in header for name in _EXPECTED_COLUMNS):
         raise InvalidInput("The header has both expected and __expected: keep one.")

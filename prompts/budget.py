@@ -7,16 +7,17 @@ import msgspec
 
 from autoforge.auth import Actor
 from autoforge.db.threads import in_db_thread
+from autoforge.errors import InvalidInput
 from autoforge.spending import reserve, settle
-from prompts.llm.pricing import estimate_usd, prepare
+from prompts.llm.pricing import bounded, estimate_usd, has_price, no_price_sentence, prepare
 from prompts.llm.providers.base import Completion, Request
 
 
 class KeyTurn:
-    """A call's turn at a key's budget. Raises BudgetSpent when it is entered.
+    """A call's turn at a key's budget. Entering it raises BudgetSpent, or InvalidInput without a price.
 
-    A call that failed costs nothing; of one that its client broke off nobody knows what the vendor
-    bills: it counts with the most it could cost.
+    A call that failed costs nothing; of one that its client broke off, or whose tokens the vendor did
+    not count, nobody knows what is billed: it counts with the most it could cost.
     """
 
     def __init__(self, key_id: int, budget_usd: Decimal, request: Request) -> None:
@@ -26,6 +27,8 @@ class KeyTurn:
     async def __aenter__(self) -> None:
         endpoint, messages, params = self._request.endpoint, self._request.messages, self._request.params
         await prepare(endpoint)
+        if not has_price(endpoint):
+            raise InvalidInput(f"This key has a budget. {no_price_sentence(endpoint.name)}")
         self._reserved = estimate_usd(endpoint, messages, params)
         self._month = await in_db_thread(reserve)(self._key_id, self._budget_usd, self._reserved)
 
@@ -37,7 +40,7 @@ class KeyTurn:
         """The money is reserved already."""
 
     def answered(self, completion: Completion) -> None:
-        self._cost = completion.cost_usd or Decimal(0)
+        self._cost = self._reserved if completion.cost_usd is None else completion.cost_usd
 
 
 def on_budget(request: Request, actor: Actor) -> tuple[Request, KeyTurn | None]:
@@ -47,5 +50,6 @@ def on_budget(request: Request, actor: Actor) -> tuple[Request, KeyTurn | None]:
     """
     if actor.key_id is None or actor.budget_usd is None:
         return request, None
+    request = bounded(request)
     turn = KeyTurn(actor.key_id, actor.budget_usd, request)
     return msgspec.structs.replace(request, payer=f"key {actor.key_id}"), turn

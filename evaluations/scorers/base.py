@@ -5,6 +5,7 @@ This module is the face of the package; registry, reading and types are behind i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -37,6 +38,7 @@ __all__ = [
     "assess",
     "assess_async",
     "has_template",
+    "is_slow",
     "needs_judge",
     "parse_scorers",
     "render_specs",
@@ -55,14 +57,27 @@ def assess(specs: Sequence[ScorerSpec], output: Output, *, threshold: float | No
 async def assess_async(
     specs: Sequence[ScorerSpec], output: Output, *, judge: Judge, threshold: float | None = None
 ) -> Assessment:
-    """As `assess`, with judged scorers asked one after the other; what a judge raises is an error."""
+    """As `assess`, with judged scorers asked one after the other; what a judge raises is an error.
+
+    What takes long is worked out in a thread.
+    """
     rows = []
     for spec in specs:
         entry = find_scorer(spec.type)
-        is_judged = entry is not None and entry.is_judged
-        score = await _score_judged(spec, output, judge) if is_judged else _score(spec, output)
+        if entry is not None and entry.is_judged:
+            score = await _score_judged(spec, output, judge)
+        elif is_slow([spec], output):
+            score = await asyncio.to_thread(_score, spec, output)
+        else:
+            score = _score(spec, output)
         rows.append(_row(spec, score))
     return _combine(rows, threshold)
+
+
+def is_slow(specs: Sequence[ScorerSpec], output: Output) -> bool:
+    """Whether one of the scorers would hold up an event loop, so that `assess_async` should run them."""
+    entries = ((find_scorer(spec.type), spec) for spec in specs)
+    return any(entry is not None and entry.is_slow(output, spec) for entry, spec in entries)
 
 
 def _score(spec: ScorerSpec, output: Output) -> Score:

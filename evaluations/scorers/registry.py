@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from evaluations.scorers.types import Score, ScorerError, ScorerSpec
+from evaluations.scorers.types import Output, Score, ScorerError, ScorerSpec
 
 NEGATION = "not-"
 MAX_SHOWN_CHARS = 120
@@ -29,6 +29,7 @@ class Scorer:
     highest_threshold: float
     needs_value: bool
     is_judged: bool
+    is_slow: Callable[[Output, ScorerSpec], bool]
 
 
 _REGISTRY: dict[str, Scorer] = {}
@@ -41,16 +42,20 @@ def scorer(
     default_threshold: float | None = None,
     highest_threshold: float = math.inf,
     needs_value: bool = True,
+    is_slow: Callable[[Output, ScorerSpec], bool] = lambda output, spec: False,
 ) -> Callable[[Judging], Judging]:
     """Register `judge(output, expected, spec)` under `names`.
 
     `reads(spec)` gives `expected` or raises ScorerError; `checks(expected)` is what else is verified
     when a run is started. A coroutine function is a judged scorer: the judge is its fourth argument.
+    What `is_slow` is judged in a thread of its own, where there is an event loop to keep free.
     """
 
     def register(judge: Judging) -> Judging:
         is_judged = inspect.iscoroutinefunction(judge)
-        entry = Scorer(judge, reads, checks, default_threshold, highest_threshold, needs_value, is_judged)
+        entry = Scorer(
+            judge, reads, checks, default_threshold, highest_threshold, needs_value, is_judged, is_slow
+        )
         _REGISTRY.update(dict.fromkeys(names, entry))
         return judge
 

@@ -1,6 +1,6 @@
 """Turns a request for a run into a frozen experiment, or into a sentence that says what to change."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast
@@ -14,6 +14,8 @@ from autoforge.models import Project
 from evaluations.models import Case, Dataset, Run, Shard
 from evaluations.schemas import NewRun, PromptRef
 from evaluations.scorers.base import ScorerError, needs_judge, parse_scorers
+from prompts.llm.pricing import has_price, no_price_sentence
+from prompts.llm.providers.base import Endpoint
 from prompts.models import ModelEndpoint, PromptVersion
 from prompts.reads import resolve_version
 from prompts.rendering import RenderError, render
@@ -42,9 +44,12 @@ def freeze(project: Project, new: NewRun) -> Frozen:
     Raises InvalidInput.
     """
     _check_numbers(new)
+    _check_columns(new)
     versions = [_version(project, index, ref) for index, ref in enumerate(new.prompts)]
     endpoints = _endpoints(project, new.models)
     judges = _judges(project, new)
+    if new.budget_usd is not None:
+        check_prices(model.as_endpoint() for model in [*endpoints, *judges])
     dataset = _locked_dataset(project, new.dataset)
     last_case_id = dataset.cases.aggregate(last=Max("pk"))["last"]
     if last_case_id is None or not dataset.case_count:
@@ -97,6 +102,15 @@ def check_budget(budget_usd: Decimal | None) -> None:
         raise InvalidInput(f"budget_usd must be above 0 and at most {_MAX_USD:,}, not {budget_usd}.")
 
 
+def check_prices(endpoints: Iterable[Endpoint]) -> None:
+    """Raises InvalidInput for the first that nobody can keep a budget on."""
+    for endpoint in endpoints:
+        if not has_price(endpoint):
+            raise InvalidInput(
+                f"budget_usd: {no_price_sentence(endpoint.name)} A run keeps the prices of its start."
+            )
+
+
 def _version(project: Project, index: int, ref: PromptRef) -> PromptVersion:
     if ref.label is not None and ref.version is not None:
         raise InvalidInput(f"prompts[{index}]: give a label or a version, not both.")
@@ -147,12 +161,16 @@ def _check_templates(versions: list[PromptVersion], dataset: Dataset) -> None:
             ) from None
 
 
-def _check_total(new: NewRun, case_count: int) -> None:
+def _check_columns(new: NewRun) -> None:
     columns = len(new.prompts) * len(new.models)
     if not columns:
         raise InvalidInput("A run needs at least one prompt and one model.")
     if columns > _MAX_COLUMNS:
         raise InvalidInput(f"{columns} columns (prompts × models) are over the limit of {_MAX_COLUMNS}.")
+
+
+def _check_total(new: NewRun, case_count: int) -> None:
+    columns = len(new.prompts) * len(new.models)
     total = case_count * columns * new.repeats
     if total > settings.RUN_MAX_CELLS:
         raise InvalidInput(

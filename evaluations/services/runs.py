@@ -4,6 +4,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+import msgspec
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef
 from django.db.models.functions import Now
@@ -15,7 +16,8 @@ from evaluations import executor
 from evaluations.claims import end_run
 from evaluations.models import Result, ResultState, Run, RunState, Shard
 from evaluations.schemas import NewRun
-from evaluations.services.freezing import check_budget, freeze, shards_of
+from evaluations.services.freezing import check_budget, check_prices, freeze, shards_of
+from prompts.llm.providers.base import Endpoint
 
 _SHARD_BATCH = 1_000
 
@@ -72,6 +74,8 @@ def resume_run(run: Run, *, budget_usd: Decimal | None = None) -> Run:
         raise InvalidInput(
             f"${locked.cost_usd.normalize():f} of ${limit.normalize():f} are spent: raise budget_usd."
         )
+    if limit is not None:
+        check_prices(msgspec.convert(frozen, Endpoint) for frozen in locked.endpoints + locked.judges)
     _queue(locked, budget_usd=limit)
     return _fresh(run)
 

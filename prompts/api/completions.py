@@ -14,9 +14,8 @@ from dmr import ResponseSpec, validate
 from autoforge.api import AsyncProjectController, Body
 from autoforge.auth import Actor
 from autoforge.db.threads import in_db_thread
-from autoforge.errors import Problem, UpstreamBusy, UpstreamFailed, problem_of
+from autoforge.errors import AppError, Problem, UpstreamBusy, UpstreamFailed, problem_of
 from autoforge.idempotency import answer_once_async
-from autoforge.spending import BudgetSpent
 from prompts.budget import on_budget
 from prompts.call_schemas import CompletionOut, NewCompletion, cache_use
 from prompts.llm import client
@@ -94,7 +93,7 @@ async def _events(call: Call, actor: Actor) -> AsyncIterator[bytes]:
                     yield _event("token", {"text": part.text})
     except ProviderError as error:
         yield _event("failed", problem_of(as_upstream_error(error)))
-    except BudgetSpent as refusal:
+    except AppError as refusal:
         yield _event("failed", problem_of(refusal))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from prompts.llm.providers.base import Endpoint, Prices, Usage
+from prompts.llm.providers.base import Endpoint, Prices, Request, Usage
 
 Messages = Iterable[Mapping[str, Any]]
 
@@ -22,6 +22,7 @@ CHARS_PER_TOKEN = 4
 EXPECTED_OUTPUT_TOKENS = 256
 _MOST = 10_000_000  # tokens or answers: more than any model gives
 _READ_BY_THE_MODEL = ("tools", "functions", "response_format")
+_MAXIMA = ("max_completion_tokens", "max_tokens")
 _VENDORS = {"openai": "openai", "anthropic": "anthropic"}
 
 
@@ -42,12 +43,41 @@ def cost_usd(endpoint: Endpoint, usage: Usage) -> Decimal | None:
     return _list_price(endpoint.provider, endpoint.base_url, endpoint.model, usage)
 
 
+def has_price(endpoint: Endpoint) -> bool:
+    """Whether it is known what a call costs; of a model that costs nothing it is."""
+    return cost_usd(endpoint, Usage(input_tokens=1, output_tokens=1)) is not None
+
+
+def no_price_sentence(name: str) -> str:
+    """What to tell whoever wants a budget kept on the endpoint called `name`."""
+    return (
+        f"No price of the model {name!r} is known, so no budget can be kept on it: "
+        "set its prices (input_per_mtok and output_per_mtok, 0 if it is free)."
+    )
+
+
+def bounded(request: Request) -> Request:
+    """The request with the maximum of output that `estimate_usd` counts: the model may not give more.
+
+    A model that costs nothing is asked as before.
+    """
+    endpoint, params = request.endpoint, request.params
+    if endpoint.prices is None and endpoint.provider in FREE_PROVIDERS:
+        return request
+    # OpenAI's newer models take only the one name, servers that speak its protocol often only the other.
+    is_openai = endpoint.provider == "openai" and endpoint.base_url is None
+    name = _MAXIMA[0] if is_openai or params.get(_MAXIMA[0]) else _MAXIMA[1]
+    others = {key: value for key, value in params.items() if key not in _MAXIMA}
+    most = _max_tokens(params, DEFAULT_MAX_OUTPUT_TOKENS)
+    return msgspec.structs.replace(request, params=others | {name: most})
+
+
 def estimate_usd(endpoint: Endpoint, messages: Messages, params: Mapping[str, Any]) -> Decimal:
     """An upper bound of what a call can cost, to reserve before it; 0 where no price is known.
 
     A token is at least one byte of UTF-8 in every byte-level vocabulary, so bytes bound the input, of which
-    tools and the answer's schema are a part. The output is bounded by max_tokens; if the request sets none,
-    DEFAULT_MAX_OUTPUT_TOKENS are assumed, which a model may exceed.
+    tools and the answer's schema are a part. The output is bounded by max_tokens, or
+    DEFAULT_MAX_OUTPUT_TOKENS if the request sets none; see `bounded`.
     """
     inputs = _inputs(messages, params)
     outputs = _max_tokens(params, DEFAULT_MAX_OUTPUT_TOKENS) * _count(params.get("n"), 1)

@@ -8,7 +8,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import override_settings
 
-from evaluations.importing import MAX_LINE_BYTES, MAX_REPORTED_LINES
+from evaluations.importing import MAX_COLUMNS, MAX_LINE_BYTES, MAX_REPORTED_LINES
 from evaluations.models import Case, Dataset
 from tests.evaluations.conftest import fill
 
@@ -89,6 +89,7 @@ def test_json_lines_are_ours_or_openai_evals(api: Any, name: str) -> None:
         ("\n", CSV, "has no header"),
         ("q\n", CSV, "has no cases"),
         ("q,q\n1,2\n", CSV, "names q more than once"),
+        (",".join(map(str, range(MAX_COLUMNS + 1))), CSV, "names 1,001 columns; the limit is 1,000"),
         ("q,\n1,2\n", CSV, "Column 2 of the header has no name"),
         ("q,expected,__expected\n", CSV, "both expected and __expected"),
         ("q,__prefix\n1,2\n", CSV, "__prefix is not supported"),

@@ -7,7 +7,7 @@ import pytest
 from django.core.management import call_command
 
 from autoforge.services import get_or_create_project
-from evaluations.models import Dataset, Run
+from evaluations.models import Case, Dataset, Run
 from prompts.models import ModelEndpoint, PromptVersion
 from prompts.services import create_endpoint
 
@@ -25,6 +25,10 @@ tests:
     expected: "Say x"
     assert: [{type: equals, value: "{{ expected }}"}]
 """
+
+
+# 2 values of each of 40 variables: a million million cases.
+LISTS = ", ".join(f"v{number}: [1, 2]" for number in range(40))
 
 
 @pytest.fixture
@@ -60,6 +64,32 @@ def test_all_passed_exits_0_and_writes_the_report(evaluate, tmp_path):
     )
     assert code == 0
     assert [column["pass_rate"] for column in json.loads(report.read_bytes())["columns"]] == [1.0, 1.0]
+
+
+def test_a_date_is_text_as_in_json(evaluate):
+    code, _, _ = evaluate(
+        "prompts: ['On {{ day }}']\nproviders: [simulated]\n"
+        "tests: [{vars: {day: 2024-05-01}, expected: 2024-05-02, metadata: {at: 2024-05-01 10:00:00}}]\n"
+        "defaultTest: {assert: [{type: equals, value: On 2024-05-01}]}\n"
+    )
+    assert code == 0
+    case = Case.objects.get()
+    assert (case.vars, case.expected) == ({"day": "2024-05-01"}, "2024-05-02")
+    assert case.metadata == {"at": "2024-05-01 10:00:00"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("-o", "/no/such/folder/x.json"), "/no/such/folder/x.json: no file can be written there"),
+        (("-o", "/"), "no file can be written there"),
+        (("-j", "0"), "concurrency must be between 1 and 1000, not 0"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_paid(evaluate, arguments, sentence):
+    code, _, err = evaluate(FILE, *arguments)
+    assert code == 1 and sentence in err
+    assert not Run.objects.exists()
 
 
 def test_errors_exit_1(evaluate):
@@ -101,6 +131,17 @@ def test_cases_may_live_in_a_file_beside_it(evaluate, tmp_path):
         ("prompts: [a]\nproviders: [nope]\ntests: [{}]", "There is no model 'nope'"),
         ("prompts: [a]\nproviders: [simulated]\ntests: [{asert: []}]", "unknown field `asert`"),
         ("prompts: [a]\nproviders: [simulated]\ntests: file://none.csv", "none.csv: cannot be read"),
+        ("prompts: [a]\nproviders: [simulated]\ntests: [{vars: {a: .nan}}]", "a number must be finite"),
+        ("prompts: [a]\nproviders: [simulated]\ntests: [{vars: {a: !!binary aGk=}}]", "line 3"),
+        (
+            "prompts: [{name: a, version: 99999999999999999999}]\nproviders: [simulated]\ntests: [{}]",
+            "version",
+        ),
+        (f"prompts: [a]\nproviders: [simulated]\ntests: [{{vars: {{a: {'9' * 5_000}}}}}]", "no number"),
+        (
+            f"prompts: [a]\nproviders: [simulated]\ntests: [{{vars: {{{LISTS}}}}}]",
+            "over 1,000,000 cases",
+        ),
         ("prompts: ['{{ a']\nproviders: [simulated]\ntests: [{}]", "line 1"),
         (
             "prompts: [a]\nproviders: [simulated]\ntests: [{}]\ndefaultTest: {assert: [{type: equalz}]}",

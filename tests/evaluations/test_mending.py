@@ -120,6 +120,28 @@ def test_the_budget_is_a_hard_limit(api: Any, ended: Any, endpoint: ModelEndpoin
     assert again["cost_usd"] == pytest.approx(0.03)
 
 
+def test_under_a_budget_no_answer_is_longer_than_what_was_reserved(
+    ended: Any, endpoint: ModelEndpoint
+) -> None:
+    ModelEndpoint.objects.filter(pk=endpoint.pk).update(
+        input_usd_per_mtok=0, output_usd_per_mtok=1000, settings={"output": "word " * 5_000}
+    )
+    run = ended(budget_usd=5)
+    assert (run["state"], run["done"], run["cost_usd"]) == ("over_budget", 1, pytest.approx(4.096))
+
+
+def test_a_judge_of_one_case_without_a_price_is_an_error_under_a_budget(
+    api: Any, ended: Any, dataset: str, project: Project
+) -> None:
+    create_endpoint(project, name="own", provider="openai", model="m", base_url="https://own.example/v1")
+    rubric = {"type": "llm-rubric", "value": "is kind", "provider": "own"}
+    api.post(f"/api/v1/datasets/{dataset}/cases", {"vars": {"q": "me"}, "scorers": [rubric]}).expect(201)
+    run = ended(budget_usd=1)
+    assert (run["state"], run["errors"]) == ("finished", 1)
+    row = api.get(f"/api/v1/runs/{run['id']}/results?state=error").expect(200)["items"][0]
+    assert "No price of the model 'own' is known" in row["error"]
+
+
 def test_a_judge_that_the_budget_cannot_pay_is_no_error(
     api: Any, ended: Any, endpoint: ModelEndpoint, project: Project
 ) -> None:

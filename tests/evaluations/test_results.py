@@ -95,6 +95,12 @@ def test_a_report_of_nothing_knows_nothing(api: Any, two: dict[str, Any]) -> Non
     assert (compared["pairs"], compared["difference"], compared["p_value"]) == (0, None, None)
 
 
+def test_one_column_is_compared_with_another_run(api: Any, ended: Any) -> None:
+    run = ended()
+    refused = api.get(f"/api/v1/runs/{run['id']}/compare/{run['id']}").expect(422)
+    assert "The run has one column" in refused["detail"] and "name another run" in refused["detail"]
+
+
 def test_two_columns_are_compared_by_cell(api: Any, two: dict[str, Any]) -> None:
     compared = api.get(f"/api/v1/runs/{two['id']}/compare/{two['id']}?limit=2").expect(200)
     table = [compared[name] for name in ("both_passed", "only_a", "only_b", "both_failed", "left_out")]

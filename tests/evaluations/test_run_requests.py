@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
+from autoforge.models import Project
 from evaluations.models import Run, Shard
 from prompts.models import ModelEndpoint, Prompt
 from prompts.services import create_endpoint
@@ -37,6 +38,7 @@ def ready(prompt: Prompt, endpoint: ModelEndpoint, dataset: str) -> None:
         ({"concurrency": 0}, "concurrency must be between 1 and 1000, not 0"),
         ({"concurrency": 5000}, "concurrency must be between"),
         ({"concurrency": "5"}, "concurrency"),
+        ({"prompts": [{"name": "nobody"}] * 101}, "101 columns (prompts × models) are over the limit of 100"),
         ({"repeats": 0}, "repeats must be at least 1"),
         ({"repeats": 1_000_000}, "the limit is 1,000,000"),
         ({"budget_usd": 0}, "budget_usd must be above 0"),
@@ -55,6 +57,23 @@ def test_a_wrong_experiment_is_refused_with_a_sentence(
     api.post("/api/v1/datasets/other/cases", {"vars": {"p": 1}}).expect(201)
     assert sentence in api.post("/api/v1/runs", experiment(**changes)).expect(422)["detail"]
     assert not Run.objects.exists()
+
+
+def test_a_budget_needs_the_price_of_every_model(api: Any, ready: None, project: Project) -> None:
+    unknown = create_endpoint(
+        project, name="own", provider="openai", model="m", base_url="https://own.example/v1"
+    )
+    rubric = [{"type": "llm-rubric", "value": "nice", "provider": "own"}]
+    for changes in ({"models": ["sim", "own"]}, {"scorers": rubric}):
+        refused = api.post("/api/v1/runs", experiment(budget_usd=1, **changes)).expect(422)
+        assert "No price of the model 'own' is known" in refused["detail"]
+        api.post("/api/v1/runs", experiment(**changes)).expect(201)
+    run = Run.objects.earliest("created_at")
+    Run.objects.filter(pk=run.pk).update(state="cancelled")
+    refused = api.post(f"/api/v1/runs/{run.pk}/resume", {"budget_usd": 1}).expect(422)
+    assert "keeps the prices of its start" in refused["detail"]
+    ModelEndpoint.objects.filter(pk=unknown.pk).update(input_usd_per_mtok=0, output_usd_per_mtok=0)
+    api.post("/api/v1/runs", experiment(budget_usd=1, models=["sim", "own"], scorers=rubric)).expect(201)
 
 
 def test_a_run_is_frozen_when_it_starts(api: Any, ready: None, endpoint: ModelEndpoint) -> None:

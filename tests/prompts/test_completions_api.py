@@ -360,6 +360,30 @@ def test_the_budget_of_a_key_is_a_hard_limit(project: Project, vendor: FakeVendo
     assert ask(7) == 200
 
 
+def test_under_a_budget_the_reserved_maximum_is_sent(project: Project, vendor: FakeVendor, gpt: Any) -> None:
+    rich = create_api_key(project, name="rich", role=Role.EDITOR, budget_usd=Decimal(1))
+    for params in ({}, {"max_tokens": 7}, {"max_completion_tokens": 9, "max_tokens": 100_000}):
+        ApiClient(rich.secret).post(URL, gpt | {"params": params}).expect(200)
+    sent = [{name: call.body[name] for name in call.body if name.startswith("max_")} for call in vendor.calls]
+    assert sent == [{"max_tokens": 4096}, {"max_tokens": 7}, {"max_completion_tokens": 9}]
+
+
+def test_an_answer_without_a_count_costs_the_most(project: Project, vendor: FakeVendor, gpt: Any) -> None:
+    rich = create_api_key(project, name="rich", role=Role.EDITOR, budget_usd=Decimal(1))
+    vendor.default = Reply(usage=None)
+    ApiClient(rich.secret).post(URL, gpt | {"params": {"max_tokens": 100}}).expect(200)
+    assert KeySpending.objects.get(key=rich.key).spent_usd >= Decimal("0.0002")
+
+
+async def test_a_budget_needs_a_price(project: Project, vendor: FakeVendor, gpt: Any) -> None:
+    await project.model_endpoints.filter(name="gpt").aupdate(input_usd_per_mtok=None)
+    rich = await in_db_thread(create_api_key)(project, name="rich", role=Role.EDITOR, budget_usd=Decimal(1))
+    [(event, problem)] = await streamed(ApiClient(rich.secret), gpt)
+    assert (event, problem["code"]) == ("failed", "invalid")
+    assert "No price of the model 'gpt' is known" in problem["detail"]
+    assert vendor.count == 0
+
+
 async def test_a_stream_beyond_the_budget_fails(project: Project, vendor: FakeVendor, gpt: Any) -> None:
     broke = await in_db_thread(create_api_key)(project, name="broke", role=Role.EDITOR, budget_usd=Decimal(0))
     [(event, problem)] = await streamed(ApiClient(broke.secret), gpt)

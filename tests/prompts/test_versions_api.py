@@ -86,6 +86,25 @@ def test_a_difference_names_lines_and_settings(api: ApiClient) -> None:
     assert (diff["name"], diff["from"], diff["to"]) == ("support/greeting", 2, 3)
 
 
+def test_what_differs_of_long_texts_is_one_block(api: ApiClient) -> None:
+    lines = [f"line {number}" for number in range(2_000)]
+    changed = [*lines[:10], "new", *lines[12:1_990], "x", "y", *lines[1_991:]]
+    add(api, "\n".join(lines))
+    add(api, "\n".join(changed))
+    diff = api.get(f"{PROMPT}/diff?from=2&to=3").expect(200)["template"].splitlines()
+    removed, added = lines[10:1_991], changed[10:1_991]
+    assert diff == [
+        "--- version 2",
+        "+++ version 3",
+        "@@ -8,1987 +8,1987 @@",
+        *(f" {line}" for line in lines[7:10]),
+        *(f"-{line}" for line in removed),
+        *(f"+{line}" for line in added),
+        *(f" {line}" for line in lines[1_991:1_994]),
+    ]
+    assert api.get(f"{PROMPT}/diff?from=3&to=3").expect(200)["template"] == ""
+
+
 def test_no_difference_is_empty(api: ApiClient) -> None:
     diff = api.get(f"{PROMPT}/diff?from=1&to=1").expect(200)
     assert diff["template"] == ""

@@ -1,5 +1,6 @@
 """`manage.py evaluate FILE.yaml`: a run from a file, for the terminal and for CI."""
 
+import os
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
@@ -9,7 +10,7 @@ import msgspec
 from django.core.management.base import BaseCommand
 
 from autoforge.auth import Actor
-from autoforge.errors import AppError
+from autoforge.errors import AppError, InvalidInput
 from autoforge.services import get_or_create_project
 from evaluations.executor import run_to_end
 from evaluations.experiments import start_experiment
@@ -47,10 +48,13 @@ class Command(BaseCommand):
         sys.exit(_exit_code(run))
 
     def _evaluate(self, **options: Any) -> tuple[Run, RunReport]:
+        if options["output"]:
+            _check_output(options["output"])
         experiment = read_evaluation_file(options["file"])
         choices = experiment.file.evaluate_options
         choices.cache = choices.cache and not options["no_cache"]
-        choices.max_concurrency = options["max_concurrency"] or choices.max_concurrency
+        if options["max_concurrency"] is not None:
+            choices.max_concurrency = options["max_concurrency"]
         project = get_or_create_project(options["project"])
         run = start_experiment(project, experiment, actor=Actor.system(project, "evaluate"))
         console = new_console()
@@ -61,6 +65,12 @@ class Command(BaseCommand):
         if run.state != RunState.FINISHED:
             console.print(f"The run is {run.state}: {run.reason}")
         return run, report
+
+
+def _check_output(path: Path) -> None:
+    """Raises InvalidInput when the report could not be written there, before the run is paid."""
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InvalidInput(f"{path}: no file can be written there: name one in a folder that exists.")
 
 
 def _exit_code(run: Run) -> int:

@@ -57,6 +57,14 @@ def test_levenshtein(output, threshold, passes):
     assert verdict("levenshtein", "sitting", output, threshold=threshold) is passes
 
 
+def test_levenshtein_of_long_texts_needs_a_low_threshold():
+    long, other = "a" * 25_000, "b" * 25_000
+    row = judged("levenshtein", other, long, threshold=25_000)
+    assert row.passed is None and "25,000 characters are too many for a threshold of 25000" in row.error
+    assert verdict("levenshtein", other, long) is False
+    assert verdict("levenshtein", "a" * 1_000_000, "a" * 999_998) is True
+
+
 @given(st.text(max_size=8), st.text(min_size=1, max_size=8), st.integers(0, 9))
 def test_levenshtein_agrees_with_its_definition(output, expected, threshold):
     previous = list(range(len(expected) + 1))

@@ -1,11 +1,13 @@
 """Similarity by the embedding model on this machine."""
 
+import asyncio
 import sys
 
 import numpy as np
 import pytest
 
-from evaluations.scorers import ScorerError, parse_scorers
+from evaluations.scorers import Output, ScorerError, assess_async, parse_scorers, semantic
+from evaluations.scorers.base import is_slow
 from prompts.llm import embeddings
 from prompts.llm.embeddings import EmbeddingsUnavailableError, embed
 from tests.evaluations.scorers.verdicts import judged, verdict
@@ -23,6 +25,7 @@ UNRELATED = "Interest rates rose by two percent."
 @pytest.fixture
 def nothing_loaded(monkeypatch):
     monkeypatch.setattr(embeddings, "_loaded", [])
+    semantic._reference.clear()
 
 
 @needs_model
@@ -39,6 +42,35 @@ def test_similar_scores_the_cosine():
 def test_similar_to_one_of_several_is_enough_and_not_similar_needs_none():
     assert verdict("similar", [UNRELATED, PARAPHRASE], QUESTION, threshold=0.7) is True
     assert judged("not-similar", [UNRELATED, PARAPHRASE], QUESTION, threshold=0.7).passed is False
+
+
+@needs_model
+async def test_long_texts_leave_the_event_loop_free():
+    embed(["the model is loaded"])
+    specs = parse_scorers([{"type": "similar", "value": QUESTION}])
+    assert not is_slow(specs, Output(PARAPHRASE))
+    pauses = []
+
+    async def watch() -> None:
+        while True:
+            before = asyncio.get_running_loop().time()
+            await asyncio.sleep(0.001)
+            pauses.append(asyncio.get_running_loop().time() - before)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    assessment = await assess_async(specs, Output(PARAPHRASE * 2_000), judge=None)
+    watching.cancel()
+    assert assessment.error is None
+    assert len(pauses) > 2
+
+
+@needs_model
+def test_a_reference_is_embedded_once():
+    semantic._reference.clear()
+    for output in (PARAPHRASE, UNRELATED):
+        judged("similar", [QUESTION, "Another reference"], output)
+    assert len(semantic._reference) == 2
 
 
 @pytest.mark.parametrize("value", ["", [], None, ["a", ""]])
