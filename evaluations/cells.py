@@ -8,6 +8,7 @@ import msgspec
 
 from evaluations.models import Result, Run, Shard
 from evaluations.scorers.base import ScorerSpec, needs_judge, parse_scorers, render_specs
+from prompts.endpoint_rules import own_params
 from prompts.llm.providers.base import Endpoint, Request, merge_params
 from prompts.models import ModelEndpoint
 from prompts.rendering import render, render_value
@@ -22,7 +23,14 @@ class Column:
     prompt_index: int
     endpoint: Endpoint
     params: dict[str, Any]
-    is_deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a frozen endpoint cannot be called any more: what its cells have for an error."""
+
+    code: str
+    sentence: str
 
 
 class Plan:
@@ -31,6 +39,7 @@ class Plan:
     def __init__(self, run: Run) -> None:
         present = _present_endpoints(run)
         endpoints = [_thawed(snapshot, present) for snapshot in run.endpoints]
+        judges = [_thawed(snapshot, present) for snapshot in run.judges]
         seeded = {} if run.seed is None else {"seed": run.seed}
         self.run = run
         self.columns = [
@@ -39,14 +48,18 @@ class Plan:
                 type=prompt["type"],
                 prompt_index=index,
                 endpoint=endpoint,
-                params=merge_params(endpoint.params, prompt["config"], seeded),
-                is_deleted=endpoint.name not in present,
+                params=merge_params(endpoint.params, own_params(prompt["config"]), seeded),
             )
             for index, prompt in enumerate(run.prompts)
             for endpoint in endpoints
         ]
         # The scorers of a single case may name an endpoint that the run did not freeze.
-        self.judges = present | {judge["name"]: _thawed(judge, present) for judge in run.judges}
+        self.judges = present | {judge.name: judge for judge in judges}
+        self.obstacles = {
+            endpoint.name: obstacle
+            for endpoint in (*endpoints, *judges)
+            if (obstacle := _obstacle(endpoint, present.get(endpoint.name)))
+        }
         self.specs = parse_scorers(run.scorers)
         self.cache: Literal["use", "no-cache"] = "use" if run.use_cache else "no-cache"
 
@@ -57,10 +70,32 @@ def _present_endpoints(run: Run) -> dict[str, Endpoint]:
 
 
 def _thawed(snapshot: dict[str, Any], present: dict[str, Endpoint]) -> Endpoint:
-    """The frozen endpoint with the secret of today: secrets are not frozen, they may be rotated."""
+    """The frozen endpoint with the secret of today: secrets are not frozen, they may be rotated.
+
+    A secret never follows to another address: an endpoint that has moved meanwhile keeps it.
+    """
     frozen = msgspec.convert(snapshot, Endpoint)
     now = present.get(frozen.name)
-    return msgspec.structs.replace(frozen, api_key=now.api_key if now else None)
+    if now is None or _address(now) != _address(frozen):
+        return frozen
+    return msgspec.structs.replace(frozen, api_key=now.api_key)
+
+
+def _obstacle(frozen: Endpoint, now: Endpoint | None) -> Obstacle | None:
+    if now is None:
+        return Obstacle("endpoint_deleted", f"The model endpoint {frozen.name} no longer exists.")
+    if _address(now) != _address(frozen):
+        return Obstacle(
+            "endpoint_moved",
+            f"The model endpoint {frozen.name} has another provider or base_url than when this run was "
+            "started: start a new run.",
+        )
+    return None
+
+
+def _address(endpoint: Endpoint) -> tuple[str, str | None]:
+    """Where a secret may be sent."""
+    return endpoint.provider, endpoint.base_url
 
 
 @dataclass(slots=True)

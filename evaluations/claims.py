@@ -58,14 +58,17 @@ def next_step(run_id: UUID) -> Step:
 
 @transaction.atomic
 def join_run(run_id: UUID, name: str) -> RunWorker | None:
-    """Become a worker of the run, which is running now; None when it has ended meanwhile."""
+    """Become a worker of the run, which is running now; None when it has ended meanwhile.
+
+    May be repeated: the answer to the first time may have been lost.
+    """
     run = Run.objects.select_for_update().filter(pk=run_id, state__in=LIVE_STATES).first()
     if run is None:
         return None
     living_workers(run_id)
     if run.state == RunState.QUEUED:
         Run.objects.filter(pk=run_id).update(state=RunState.RUNNING, started_at=Now())
-    return RunWorker.objects.create(run_id=run_id, name=name)
+    return RunWorker.objects.get_or_create(run_id=run_id, name=name)[0]
 
 
 @transaction.atomic

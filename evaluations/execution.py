@@ -31,9 +31,8 @@ class CellExecutor:
 
     async def execute(self, cell: Cell, turn: Turn) -> FinishedCell:
         """The cell's outcome. Raises UnpaidError when the budget does not suffice for all its calls."""
-        if cell.column.is_deleted:
-            name = cell.column.endpoint.name
-            return _errored(cell, "endpoint_deleted", f"The model endpoint {name} no longer exists.")
+        if obstacle := self.plan.obstacles.get(cell.column.endpoint.name):
+            return _errored(cell, obstacle.code, obstacle.sentence)
         try:
             request, _ = cell.request(), cell.work.specs()
         except (RenderError, ScorerError) as error:
@@ -100,6 +99,8 @@ class _Judging:
         endpoint = self.column.endpoint if name is None else plan.judges.get(name)
         if endpoint is None:
             raise ScorerError("provider", f"there is no model endpoint {name!r} to judge with.")
+        if obstacle := plan.obstacles.get(endpoint.name):
+            raise ScorerError("provider", obstacle.sentence)
         request = Request(
             endpoint=endpoint,
             messages=tuple(messages),
@@ -140,7 +141,7 @@ def _finished(
         cost_usd=_rounded((cost or Decimal(0)) + judges_usd if judges_usd else cost),
         saved_usd=_rounded(completion.saved_usd),
         cached=completion.cached,
-        finish_reason=(completion.finish_reason or "")[:40],
+        finish_reason=clean(completion.finish_reason or "")[:40],
         error_code="scorer" if assessment.error is not None else "",
         error=clean(assessment.error or ""),
     )

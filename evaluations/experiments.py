@@ -19,7 +19,7 @@ from evaluations.schemas import NewCase, NewRun, PromptRef
 from evaluations.services import add_cases, create_dataset, import_cases, start_run
 from evaluations.services.datasets import CaseFormat
 from prompts.models import ModelEndpoint, Prompt, ProviderName
-from prompts.services import add_version, create_endpoint, create_prompt
+from prompts.services import add_version, change_endpoint, create_endpoint, create_prompt
 
 # Where a vendor's key is looked for, as the vendors' own tools do.
 _KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
@@ -79,18 +79,61 @@ def _store_prompt(project: Project, prompt: FilePrompt, name: str, actor: Actor)
 
 
 def find_endpoint(project: Project, provider: FileProvider) -> ModelEndpoint:
-    """The stored endpoint that `provider` names, made from `vendor:model` when there is none."""
-    name = provider.label or provider.id
-    if stored := ModelEndpoint.objects.filter(project=project, name=name).first():
-        return stored
-    vendor, _, model = provider.id.partition(":")
-    if vendor not in ProviderName:
+    """The stored endpoint that `provider` names, or what the file says of `vendor:model`, stored.
+
+    The file is the truth: where an endpoint of that name is another model or has other parameters, the
+    file's gets a name with a digest of its content. Raises EvaluationFileError.
+    """
+    vendor, colon, model = provider.id.partition(":")
+    is_plain = not (colon or provider.label or provider.config)
+    if vendor not in ProviderName or (is_plain and _stored(project, provider.id)):
+        return _named(project, provider)
+    name, fields = provider.label or provider.id, _endpoint_fields(vendor, model, provider.config)
+    said = [vendor, fields["model"], fields["base_url"], fields["params"], fields["settings"]]
+    digest = hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()[:8]
+    for candidate in (name, f"{name}-{digest}"):
+        stored = _stored(project, candidate)
+        if stored is None:
+            return create_endpoint(project, name=candidate, **fields)
+        if said == _said_of(stored):
+            return _with_key(stored, fields["api_key"])
+    raise EvaluationFileError(
+        f"The model {candidate!r} was changed after it had been stored from a file: delete it, or give the "
+        "provider another label."
+    )
+
+
+def _stored(project: Project, name: str) -> ModelEndpoint | None:
+    return ModelEndpoint.objects.filter(project=project, name=name).first()
+
+
+def _named(project: Project, provider: FileProvider) -> ModelEndpoint:
+    """The project's endpoint `provider.id`, which has its own parameters."""
+    stored = _stored(project, provider.id)
+    if stored is None:
         known = ", ".join(ModelEndpoint.objects.filter(project=project).values_list("name", flat=True))
         raise EvaluationFileError(
             f"There is no model {provider.id!r}: name one of this project's ({known or 'none yet'}), "
             f"or write it as vendor:model with a vendor of {', '.join(ProviderName.values)}."
         )
-    return create_endpoint(project, name=name, **_endpoint_fields(vendor, model, provider.config))
+    if provider.config:
+        raise EvaluationFileError(
+            f"The model {provider.id!r} is stored with its own parameters: take 'config' away and change "
+            "them there, or write the provider as vendor:model."
+        )
+    return stored
+
+
+def _said_of(stored: ModelEndpoint) -> list[Any]:
+    """What a file could say of an endpoint, but for its secret."""
+    return [stored.provider, stored.model, stored.base_url or None, stored.params, stored.settings]
+
+
+def _with_key(stored: ModelEndpoint, api_key: str | None) -> ModelEndpoint:
+    """`stored`, with the secret that the file or the environment has now."""
+    if api_key and api_key != stored.as_endpoint().api_key:
+        return change_endpoint(stored, api_key=api_key)
+    return stored
 
 
 def _endpoint_fields(vendor: str, model: str, config: dict[str, Any]) -> Any:

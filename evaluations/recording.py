@@ -76,6 +76,7 @@ def record_batch(
 
     With a budget the cost leaves the worker's lease. `spent_usd` was paid for cells that have no result.
     May be repeated after a lost connection: cells that are there are neither written nor counted twice.
+    Only `spent_usd` is, should the commit have succeeded: a run then looks dearer than it was, never cheaper.
     """
     if has_budget:
         lock_run(worker.run_id)

@@ -52,7 +52,7 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]  # generic in the
             "base_url": "Empty for the provider's own address.",
             "output_usd_per_mtok": "US dollars per million tokens; both empty: from the price list.",
             "max_concurrency": "Limits hold for all processes together. Empty: no limit.",
-            "settings": "For simulated models: how they behave, as a JSON object.",
+            "settings": 'How a simulated model behaves; {"stream": false} for one that cannot stream.',
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -10,6 +10,8 @@ from autoforge.errors import InvalidInput, validation_sentence
 from prompts.llm.client import check_base_url
 from prompts.llm.providers.simulated import SimulationSettings
 from prompts.models import ModelEndpoint, ProviderName
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 MAX_USD_PER_MTOK = Decimal(100_000)
 MAX_PER_MIN = 100_000_000
@@ -22,6 +24,12 @@ _LIMITS = {
     "tokens_per_min": MAX_PER_MIN,
     "max_concurrency": MAX_CONCURRENCY,
 }
+
+
+class CallSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`settings` of every model that is not simulated; `stream` false is for servers that cannot stream."""
+
+    stream: bool = True
 
 
 def check_endpoint(endpoint: ModelEndpoint) -> None:
@@ -79,16 +87,18 @@ def _check_limits(endpoint: ModelEndpoint) -> None:
 
 
 def _check_settings(endpoint: ModelEndpoint) -> None:
-    if endpoint.provider != ProviderName.SIMULATED:
-        if endpoint.settings:
-            raise InvalidInput("settings belong to the provider simulated; others take params.")
-        return
+    if endpoint.provider == ProviderName.SIMULATED:
+        _check_simulation(_converted(endpoint.settings, SimulationSettings))
+    else:
+        _converted(endpoint.settings, CallSettings)
+
+
+def _converted(settings: dict[str, Any], kind: type[T]) -> T:
     try:
-        settings = msgspec.convert(endpoint.settings, SimulationSettings)
+        return msgspec.convert(settings, kind)
     except msgspec.ValidationError as error:
-        known = ", ".join(SimulationSettings.__struct_fields__)
+        known = ", ".join(kind.__struct_fields__)
         raise InvalidInput(f"settings: {validation_sentence(str(error))} They are: {known}.") from error
-    _check_simulation(settings)
 
 
 def _check_simulation(settings: SimulationSettings) -> None:

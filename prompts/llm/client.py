@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -143,7 +143,8 @@ async def _call(request: Request, key: str | None, turn: Turn | None, flight: fl
         if key is not None and completion.finish_reason is not None:
             # Before anybody sees it: what was paid for survives whatever happens to who asked.
             stored = msgspec.structs.replace(completion, stored_at=time.time())
-            await response_cache().put(key, stored, request.cache_terms.ttl_s)
+            with suppress(OverflowError):  # a number in `extra` that no cache can hold
+                await response_cache().put(key, stored, request.cache_terms.ttl_s)
     return completion
 
 

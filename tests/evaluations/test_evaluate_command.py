@@ -7,6 +7,8 @@ import pytest
 from django.core.management import call_command
 
 from autoforge.services import get_or_create_project
+from evaluations.experiments import find_endpoint
+from evaluations.files import FileProvider
 from evaluations.models import Case, Dataset, Run
 from prompts.models import ModelEndpoint, PromptVersion
 from prompts.services import create_endpoint
@@ -164,3 +166,61 @@ def test_the_sample_file_is_read_and_loaded_once():
     assert Dataset.objects.get().case_count >= 44
     assert set(ModelEndpoint.objects.values_list("name", flat=True)) == {"local", "simulated"}
     assert Path("samples/support/evaluate.yaml").exists()
+
+
+CASE = "prompts: [a]\ntests: [{assert: [{type: equals, value: cold}]}]\n"
+
+
+def providers(*configs: dict, id: str = "simulated:m", **more: str) -> str:
+    return CASE + f"providers: {json.dumps([{'id': id, 'config': config, **more} for config in configs])}\n"
+
+
+def settings_of(output: str) -> dict:
+    return {"settings": {"output": output}}
+
+
+@pytest.mark.parametrize("more", [{}, {"label": "mine"}])
+def test_an_edited_config_is_what_runs(evaluate, more):
+    assert evaluate(providers(settings_of("cold"), **more))[0] == 0
+    assert evaluate(providers(settings_of("warm"), **more))[0] == 100
+    assert evaluate(providers(settings_of("cold"), **more))[0] == 0
+    assert evaluate(providers({}, **more))[0] == 100
+    assert ModelEndpoint.objects.count() == 4
+
+
+def test_two_configs_of_one_model_are_two_columns(evaluate):
+    for _ in range(2):
+        assert evaluate(providers(settings_of("cold"), settings_of("warm")))[0] == 100
+        run = Run.objects.latest("created_at")
+        assert (run.passed, run.failed) == (1, 1)
+        assert len({endpoint["name"] for endpoint in run.endpoints}) == 2
+    assert ModelEndpoint.objects.count() == 3
+
+
+def test_a_label_that_is_another_model_is_not_taken_for_it(evaluate):
+    evaluate(providers(settings_of("cold"), label="mine"))
+    evaluate(providers(settings_of("cold"), id="simulated:other", label="mine"))
+    assert Run.objects.latest("created_at").endpoints[0]["model"] == "other"
+
+
+def test_what_contradicts_the_file_gets_a_sentence(evaluate):
+    evaluate(providers(settings_of("cold"), settings_of("warm")))
+    ModelEndpoint.objects.exclude(name="simulated").update(model="changed")
+    code, _, err = evaluate(providers(settings_of("warm")))
+    assert (code, "was changed after it had been stored" in err) == (1, True)
+    create_endpoint(get_or_create_project("demo"), name="own", provider="simulated")
+    code, _, err = evaluate(providers(settings_of("warm"), id="own"))
+    assert (code, "is stored with its own parameters" in err) == (1, True)
+    assert Run.objects.count() == 1
+
+
+def test_a_rotated_key_of_the_environment_replaces_the_stored_one(monkeypatch):
+    project = get_or_create_project("demo")
+    for secret in ("sk-old", "sk-new"):
+        monkeypatch.setenv("OPENAI_API_KEY", secret)
+        endpoint = find_endpoint(project, FileProvider(id="openai:chat:gpt-4o", config={"temperature": 0}))
+        assert endpoint.as_endpoint().api_key == secret
+    monkeypatch.delenv("OPENAI_API_KEY")
+    endpoint = find_endpoint(project, FileProvider(id="openai:chat:gpt-4o", config={"temperature": 0}))
+    assert endpoint.as_endpoint().api_key == "sk-new"
+    assert ModelEndpoint.objects.get().params == {"temperature": 0}

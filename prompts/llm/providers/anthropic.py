@@ -112,14 +112,14 @@ class _Answer:
         """What one event adds, if it adds anything. Raises ProviderError."""
         match event.get("type"):
             case "message_start":
-                self._model = event["message"].get("model") or self._model
+                self._model = http.as_text(event["message"].get("model")) or self._model
                 self._count(event["message"].get("usage"))
             case "content_block_start":
                 return self._block(event["index"], event["content_block"])
             case "content_block_delta":
                 return self._piece(event["index"], event["delta"])
             case "message_delta":
-                self._stop_reason = event["delta"].get("stop_reason") or self._stop_reason
+                self._stop_reason = http.as_text(event["delta"].get("stop_reason")) or self._stop_reason
                 self._count(event.get("usage"))
             case "message_stop":
                 self.is_stopped = True
@@ -140,7 +140,7 @@ class _Answer:
         return self._delta(Delta(extra={"tool_calls": [call]}))
 
     def _piece(self, index: int, piece: dict[str, Any]) -> Delta | None:
-        if text := piece.get("text"):
+        if text := http.as_text(piece.get("text")):
             self._text.append(text)
             return self._delta(Delta(text))
         if thinking := piece.get("thinking"):
@@ -187,12 +187,12 @@ class _Answer:
 
 def _usage_of(usage: dict[str, Any]) -> Usage:
     """Anthropic counts cached tokens apart; ours include them."""
-    cached = http.as_int(usage.get("cache_read_input_tokens"))
-    written = http.as_int(usage.get("cache_creation_input_tokens"))
-    uncached = http.as_int(usage.get("input_tokens"))
+    cached = http.as_count(usage.get("cache_read_input_tokens"))
+    written = http.as_count(usage.get("cache_creation_input_tokens"))
+    uncached = http.as_count(usage.get("input_tokens"))
     return Usage(
-        input_tokens=None if uncached is None else uncached + (cached or 0) + (written or 0),
-        output_tokens=http.as_int(usage.get("output_tokens")),
+        input_tokens=None if uncached is None else http.as_count(uncached + (cached or 0) + (written or 0)),
+        output_tokens=http.as_count(usage.get("output_tokens")),
         cached_input_tokens=cached,
         cache_write_tokens=written,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import math
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -30,6 +31,9 @@ KEEPALIVE_S = 60.0
 END_TIMEOUT_S = 0.1
 MAX_ERROR_BYTES = 64 * 1024
 MAX_MESSAGE_CHARS = 500
+MAX_DEPTH = 100
+MAX_TOKENS = 2**31 - 1  # what an integer column holds
+MAX_RETRY_AFTER_S = 31 * 86_400.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -122,12 +126,31 @@ async def events(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncGener
 def as_object(data: bytes) -> dict[str, Any]:
     """Decode a JSON object. Raises ProviderError (bad_response)."""
     try:
-        value = _decode(data)
+        value = _decoded(data)
     except msgspec.DecodeError as error:
         raise bad_response("is not JSON") from error
     if not isinstance(value, dict):
         raise bad_response("is not a JSON object")
     return value
+
+
+def _decoded(data: bytes) -> Any:
+    """JSON that everybody can walk through. Raises msgspec.DecodeError."""
+    try:
+        value = _decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
+    # Counting is cheap, and hardly any answer has so many brackets.
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
+        raise msgspec.DecodeError("nested too deeply")
+    return value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return not levels or any(_is_deeper(item, levels - 1) for item in items)
 
 
 def bad_response(what: str) -> ProviderError:
@@ -167,9 +190,17 @@ def error_sentence(request: Request, detail: str) -> str:
     return f"{request.endpoint.name}: {detail[:MAX_MESSAGE_CHARS]}"
 
 
-def as_int(value: Any) -> int | None:
-    """A count, if it is one."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def as_count(value: Any) -> int | None:
+    """A number of tokens, if it can be one."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number and 0 <= value <= MAX_TOKENS else None
+
+
+def as_text(value: Any) -> str | None:
+    """A string or nothing. Raises TypeError."""
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError(f"expected a string, got {type(value).__name__}")
 
 
 def milliseconds_since(started: float) -> float:
@@ -215,7 +246,7 @@ async def _refusal(response: aiohttp.ClientResponse, request: Request) -> Provid
 def _detail(body: bytes) -> tuple[str, str]:
     """(message, kind) of an error body as OpenAI, Anthropic and FastAPI servers write it."""
     try:
-        error = _decode(body)
+        error = _decoded(body)
     except msgspec.DecodeError:
         return body.decode("utf-8", "replace").strip(), ""
     if isinstance(error, dict):
@@ -246,17 +277,21 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds the vendor asks to wait: retry-after-ms, else Retry-After as seconds or date (RFC 9110)."""
     try:
         if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+            return _bounded(float(headers["retry-after-ms"]) / 1000)
         value = headers.get("Retry-After")
         if value is None:
             return None
-        return max(0.0, float(value)) if value[:1].isdigit() else _seconds_until(value)
-    except ValueError:
+        return _bounded(float(value) if value[:1].isdigit() else _seconds_until(value))
+    except (ValueError, OverflowError):
         return None
 
 
+def _bounded(wait_s: float) -> float | None:
+    return max(0.0, min(wait_s, MAX_RETRY_AFTER_S)) if math.isfinite(wait_s) else None
+
+
 def _seconds_until(date: str) -> float:
-    return max(0.0, email.utils.parsedate_to_datetime(date).timestamp() - time.time())
+    return email.utils.parsedate_to_datetime(date).timestamp() - time.time()
 
 
 def _unreachable(error: aiohttp.ClientConnectorError, request: Request) -> ProviderError:

@@ -59,4 +59,5 @@ def as_delta(extra: dict[str, Any]) -> dict[str, Any]:
     calls = extra.get("tool_calls")
     if not isinstance(calls, list):
         return extra
-    return extra | {"tool_calls": [{"index": i} | call for i, call in enumerate(calls)]}
+    whole = (call for call in calls if isinstance(call, dict))
+    return extra | {"tool_calls": [{"index": i} | call for i, call in enumerate(whole)]}

@@ -33,7 +33,7 @@ class OpenAIProvider:
         started = time.perf_counter()
         async with await self._post(request, transport, stream=False) as response:
             answer = await http.read_json(response, transport.max_bytes)
-        if "error" in answer:
+        if answer.get("error"):
             raise _stream_error(request, answer["error"])
         return _whole(request, answer, started)
 
@@ -85,7 +85,7 @@ class _Answer:
             raise _stream_error(self._request, chunk["error"])
         if usage := chunk.get("usage"):
             self._usage = usage_of(usage)
-        self._model = chunk.get("model") or self._model
+        self._model = http.as_text(chunk.get("model")) or self._model
         extra = {name: chunk[name] for name in TOP_LEVEL_FIELDS if chunk.get(name) is not None}
         self._extra |= extra
         choices = chunk.get("choices")
@@ -93,7 +93,7 @@ class _Answer:
 
     def _choice(self, choice: dict[str, Any]) -> Delta | None:
         delta = choice.get("delta") or {}
-        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        self._finish_reason = http.as_text(choice.get("finish_reason")) or self._finish_reason
         text = text_of(delta)
         extra = _further(delta, choice)
         if not text and not extra:
@@ -128,10 +128,10 @@ def usage_of(usage: dict[str, Any]) -> Usage:
     inputs = usage.get("prompt_tokens_details") or {}
     outputs = usage.get("completion_tokens_details") or {}
     return Usage(
-        input_tokens=http.as_int(usage.get("prompt_tokens")),
-        output_tokens=http.as_int(usage.get("completion_tokens")),
-        cached_input_tokens=http.as_int(inputs.get("cached_tokens")),
-        reasoning_tokens=http.as_int(outputs.get("reasoning_tokens")),
+        input_tokens=http.as_count(usage.get("prompt_tokens")),
+        output_tokens=http.as_count(usage.get("completion_tokens")),
+        cached_input_tokens=http.as_count(inputs.get("cached_tokens")),
+        reasoning_tokens=http.as_count(outputs.get("reasoning_tokens")),
     )
 
 
@@ -146,13 +146,13 @@ def _whole(request: Request, answer: dict[str, Any], started: float) -> Completi
         extra["choices"] = others
     return Completion(
         text=text_of(message),
-        finish_reason=choice.get("finish_reason"),
+        finish_reason=http.as_text(choice.get("finish_reason")),
         usage=usage_of(answer.get("usage") or {}),
         cost_usd=None,
         latency_ms=http.milliseconds_since(started),
         ttft_ms=None,
         cached=False,
-        model=answer.get("model") or request.endpoint.model,
+        model=http.as_text(answer.get("model")) or request.endpoint.model,
         extra=extra,
     )
 
