@@ -1,6 +1,7 @@
 """The processes of an installation: web (uvicorn or daphne), worker and beat (Celery)."""
 
 import gc
+import math
 import signal
 import socket
 import sys
@@ -19,8 +20,6 @@ PING_INTERVAL_S, PING_TIMEOUT_S = 20, 40
 MAX_FRAMES = 5
 # daphne drops who is not answered within 5 s by itself: too little for a crowd that comes at once.
 HANDSHAKE_S = 20
-# Requests in flight have this long to end when a process is told to stop.
-SHUTDOWN_S = 10
 # While the event loop serves a crowd, a thread that answers a request waits this long each time it wants to
 # go on: with Python's 5 ms a few queries take 0.1 s. Measured: 1 ms costs REST nothing, 0.5 ms costs 5 %.
 SWITCH_INTERVAL_S = 0.001
@@ -46,6 +45,11 @@ class _Uvicorn(uvicorn.Server):
         return new(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
+def shutdown_s() -> int:
+    """Whole seconds that requests in flight have to end when a process is told to stop."""
+    return math.ceil(settings.HTTP_SHUTDOWN_S)
+
+
 def run_uvicorn(*, host: str = "127.0.0.1", port: int = 0, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT: on `listener` when given, else on host and port."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -58,7 +62,7 @@ def run_uvicorn(*, host: str = "127.0.0.1", port: int = 0, listener: socket.sock
         ws_ping_interval=PING_INTERVAL_S,
         ws_ping_timeout=PING_TIMEOUT_S,
         ws_max_size=settings.WS_MAX_FRAME_BYTES * MAX_FRAMES,
-        timeout_graceful_shutdown=SHUTDOWN_S,
+        timeout_graceful_shutdown=shutdown_s(),
         proxy_headers=False,
         log_level="warning",
         access_log=False,
@@ -91,7 +95,7 @@ def run_daphne(listener: socket.socket) -> None:
         websocket_max_frame_size=settings.WS_MAX_FRAME_BYTES * MAX_FRAMES,
         websocket_timeout=-1,
         websocket_handshake_timeout=HANDSHAKE_S,
-        application_close_timeout=SHUTDOWN_S,
+        application_close_timeout=shutdown_s(),
         verbosity=0,
     ).run()
 

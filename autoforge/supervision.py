@@ -6,7 +6,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from autoforge.processes import SHUTDOWN_S
+from autoforge.processes import shutdown_s
 
 BACKLOG = 2048
 # Each WebSocket is an open file; what the machine allows at most is taken below this.
@@ -57,7 +57,7 @@ stdout_logfile_backups = 2"""
 def configuration(*, host: str, port: int, web: int, workers: int, server: str, logs: Path) -> str:
     """An ini file for `supervisord -c`; logs and pid file go to `logs`."""
     base = settings.BASE_DIR
-    common = _COMMON.format(base=base, stop_wait=SHUTDOWN_S + 5, logs=logs)
+    common = _COMMON.format(base=base, stop_wait=shutdown_s() + 5, logs=logs)
     return _TEMPLATE.format(
         python=sys.executable,
         host=host,

@@ -60,7 +60,8 @@ def moment_of(summary: dict[str, Any]) -> Moment:
     now = numbers_of(summary)
     recent = MetricSample.objects.filter(resolution_s=INTERVAL_S, at__gte=timezone.now() - LATELY)
     rows = list(recent.order_by("at").values_list("at", "numbers"))
-    before: Numbers = rows[0][1] if rows else {}
+    # Without a history nobody knows what of the totals is of late.
+    before: Numbers = rows[0][1] if rows else now
     # A total that fell began again at 0.
     rise = {
         name: value - before.get(name, 0) if value >= before.get(name, 0) else value

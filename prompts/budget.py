@@ -23,6 +23,7 @@ class KeyTurn:
     def __init__(self, key_id: int, budget_usd: Decimal, request: Request) -> None:
         self._key_id, self._budget_usd, self._request = key_id, budget_usd, request
         self._reserved = self._cost = Decimal(0)
+        self._has_begun = False
 
     async def __aenter__(self) -> None:
         endpoint, messages, params = self._request.endpoint, self._request.messages, self._request.params
@@ -30,14 +31,28 @@ class KeyTurn:
         if not has_price(endpoint):
             raise InvalidInput(f"This key has a budget. {no_price_sentence(endpoint.name)}")
         self._reserved = estimate_usd(endpoint, messages, params)
-        self._month = await in_db_thread(reserve)(self._key_id, self._budget_usd, self._reserved)
+        reserving = asyncio.ensure_future(
+            in_db_thread(reserve)(self._key_id, self._budget_usd, self._reserved)
+        )
+        try:
+            self._month = await asyncio.shield(reserving)
+        except asyncio.CancelledError:
+            # The thread reserves all the same: give it back, there will be no call.
+            self._month = await reserving
+            await self._settle()
+            raise
 
     async def __aexit__(self, kind: object = None, *_: object) -> None:
-        if kind is not asyncio.CancelledError and self._cost != self._reserved:
+        if kind is not asyncio.CancelledError or not self._has_begun:
+            await self._settle()
+
+    async def _settle(self) -> None:
+        if self._cost != self._reserved:
             await in_db_thread(settle)(self._key_id, self._month, self._cost - self._reserved)
 
     def begin(self, *, for_others: bool) -> None:
-        """The money is reserved already."""
+        """From now on the vendor may bill it, also if its client leaves."""
+        self._has_begun = True
 
     def answered(self, completion: Completion) -> None:
         self._cost = self._reserved if completion.cost_usd is None else completion.cost_usd

@@ -54,7 +54,10 @@ def is_own_origin(headers: Mapping[bytes, bytes]) -> bool:
     """
     origin = headers.get(b"origin", b"").decode("latin-1").lower()
     host = headers.get(b"host", b"").decode("latin-1").lower()
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # no URL at all
+        return False
     if not parts.netloc:
         return False
     if parts.netloc == host and validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS):

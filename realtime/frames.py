@@ -164,6 +164,8 @@ class InvalidMessage(AppError):
 # The last (and only) piece of a text.
 _FINAL_TEXT = 0x81
 _decoder = msgspec.json.Decoder(FromClient)
+# Nesting that is too deep is no JSON to us.
+_NO_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
 _encoder = msgspec.json.Encoder()
 _KNOWN_TYPES = tuple(kind.__name__.lower() for kind in get_args(FromClient))
 
@@ -202,13 +204,18 @@ def decode(text: str | bytes) -> FromClient:
     try:
         return _decoder.decode(text)
     except msgspec.ValidationError as error:
-        raise _refusal(msgspec.json.decode(text), str(error)) from error
-    except (msgspec.DecodeError, UnicodeError) as error:
+        raise _refusal(text, str(error)) from error
+    except _NO_JSON as error:
         raise BadJson(f"A frame must be one JSON object: {error}.") from error
 
 
-def _refusal(message: Any, reason: str) -> AppError:
+def _refusal(text: str | bytes, reason: str) -> AppError:
     """Slow path: look at what came, so that the answer can name it."""
+    try:
+        message = msgspec.json.decode(text)
+    except _NO_JSON as error:
+        # Its first wrong value was found before the place where it ceases to be JSON.
+        return BadJson(f"A frame must be one JSON object: {error}.")
     if not isinstance(message, dict):
         return BadJson("A frame must be one JSON object.")
     about: dict[str, Any] = {

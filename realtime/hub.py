@@ -113,7 +113,9 @@ class Hub:
                 connection.close(CloseCode.UNAUTHENTICATED, "the key, membership or session has ended")
 
     def _forget(self, feed: Feed) -> None:
-        self.feeds.pop(feed.topic.group, None)
+        # Late news of one that was forgotten already must not remove its successor.
+        if self.feeds.get(feed.topic.group) is feed:
+            del self.feeds[feed.topic.group]
 
     async def look_after_runs(self) -> None:
         """Let no process that died before it could say so hide from anybody that a run has ended."""

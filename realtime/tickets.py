@@ -50,7 +50,14 @@ def _of_key(key_id: int) -> Actor:
     key = ApiKey.objects.usable().filter(pk=key_id).select_related("project").first()
     if key is None:
         raise NotAuthenticated("The API key behind this ticket has been revoked.")
-    return Actor(key.project, Role(key.role), key.name, key_id, rate_limit_per_min=key.rate_limit_per_min)
+    return Actor(
+        key.project,
+        Role(key.role),
+        key.name,
+        key_id,
+        rate_limit_per_min=key.rate_limit_per_min,
+        budget_usd=key.budget_usd,
+    )
 
 
 def _of_user(stored: dict[str, Any]) -> tuple[Actor, Login | None]:

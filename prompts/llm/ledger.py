@@ -183,7 +183,7 @@ _RESERVE = redis.Script(
     local wait_ms = math.max(0, second * 1000 - now_ms)
     if places > 0 then
       redis.call('ZADD', KEYS[2], now_ms + wait_ms + ARGV[6], ARGV[5])
-      redis.call('PEXPIRE', KEYS[2], wait_ms + 2 * ARGV[6])
+      redis.call('PEXPIRE', KEYS[2], math.max(redis.call('PTTL', KEYS[2]), wait_ms + 2 * ARGV[6]))
     end
     return {wait_ms, second}
     """
@@ -205,6 +205,7 @@ _RENEW = redis.Script(
     local clock = redis.call('TIME')
     local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
     redis.call('ZADD', KEYS[1], 'XX', now_ms + ARGV[2], ARGV[1])
+    redis.call('PEXPIRE', KEYS[1], math.max(redis.call('PTTL', KEYS[1]), 2 * ARGV[2]))
     """
 )
 

@@ -39,6 +39,15 @@ def test_an_endless_answer_does_not_keep_daphne_alive(folder):
         reader.close()
 
 
+def test_an_endless_answer_is_cut_when_its_time_is_over(folder):
+    with serve("uvicorn", folder, DATABASE_URL="", AUTOFORGE_HTTP_SHUTDOWN="1") as server:
+        reader = server.start("/endless")
+        reader.getresponse().read(5)
+        server.terminate()
+        assert server.process.wait(9) in (0, -15)
+        reader.close()
+
+
 async def test_a_failed_start_is_told_to_the_server():
     async def fail() -> None:
         raise OSError("the port of the model is taken")

@@ -58,7 +58,7 @@ def run_of(dataset: Dataset, version: int, passed: int, **fields: Any) -> Run:
 
 @pytest.fixture
 def dataset(project: Project) -> Dataset:
-    made = Dataset.objects.create(project=project, name="tickets", case_count=CELLS)
+    made = Dataset.objects.create(project=project, name="complaints", case_count=CELLS)
     Case.objects.bulk_create(Case(dataset=made, vars={"q": number}) for number in range(CELLS))
     return made
 
@@ -194,7 +194,7 @@ def test_a_stranger_sees_nothing_of_ours(dataset: Dataset, other_project: Projec
     live(dataset, name="Dear", budget_usd=Decimal("1.28"))
     for client in (sign_in("eve", other_project, Role.OWNER), sign_in("nobody")):
         body = page(client)
-        for word in ("nightly", "Try", "Dear", "tickets", "acme", "gpt"):
+        for word in ("nightly", "Try", "Dear", "complaints", "acme", "gpt"):
             assert word not in body, word
     assert "Dear" in page(sign_in("root", is_superuser=True))
 

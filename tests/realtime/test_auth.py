@@ -1,5 +1,6 @@
 """Rights at the handshake and afterwards."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ from tests.realtime.test_hub import Wire
         ("null", "forge.example", False),
         ("", "forge.example", False),
         ("https://", "", False),
+        ("http://[", "forge.example", False),
     ],
 )
 @override_settings(ALLOWED_HOSTS=["forge.example"], CSRF_TRUSTED_ORIGINS=["https://*.partner.example"])
@@ -65,6 +67,12 @@ def test_a_ticket_has_the_rights_of_the_moment_it_is_used(
     revoke_api_key(project.api_keys.get())
     with pytest.raises(NotAuthenticated):
         tickets.redeem(late)
+
+
+def test_a_tickets_calls_are_paid_from_its_keys_budget(project: Project) -> None:
+    key = create_api_key(project, name="key", role=Role.EDITOR, budget_usd=Decimal("0.5")).key
+    redeemed, _ = tickets.redeem(tickets.issue(Actor(project, Role.EDITOR, "key", key_id=key.pk)))
+    assert redeemed.budget_usd == Decimal("0.5")
 
 
 def test_a_users_ticket_opens_their_project(project: Project, other_project: Project) -> None:

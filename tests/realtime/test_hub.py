@@ -134,6 +134,24 @@ async def test_what_happens_during_the_read_follows_the_snapshot(
     assert [each["data"]["version"] for each in messages[1:]] == [1, 2, 3]
 
 
+async def test_late_news_of_a_forgotten_feed_leave_its_successor_alone(
+    the_hub: Hub, actor: Actor, topic: Topic
+) -> None:
+    group = topic.topic.group
+    _, left = follow(the_hub, actor, topic)
+    former = the_hub.feeds[group]
+    topic.let_read()
+    the_hub.leave(left)
+    await eventually(lambda: group not in the_hub.feeds)
+    wire, _ = follow(the_hub, actor, topic)
+    topic.let_read()
+    await wire.has(1)
+    former._due()
+    await asyncio.sleep(0.05)
+    await topic.happen(1)
+    assert outline(await wire.has(2))[-1][0] == "event"
+
+
 async def test_who_joins_during_a_read_gets_a_later_one(the_hub: Hub, actor: Actor, topic: Topic) -> None:
     early, _ = follow(the_hub, actor, topic)
     await topic.is_being_read()

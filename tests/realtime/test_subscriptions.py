@@ -150,6 +150,10 @@ async def test_what_cannot_be_understood_is_answered_and_the_connection_stays(se
     said = {
         "{": ("bad_json", None),
         "[1]": ("bad_json", None),
+        "[": ("bad_json", None),
+        '{"type": "subscribe", "topic": 5': ("bad_json", None),
+        '{"type": "shout", "x": ]}': ("bad_json", None),
+        "[" * 4_000: ("bad_json", None),
         '{"type": "shout", "id": "a"}': ("unknown_type", "a"),
         '{"topic": "prompts"}': ("unknown_type", None),
         '{"type": "cancel"}': ("invalid", None),

@@ -183,7 +183,7 @@ async def test_a_lease_of_a_killed_process_ends(store: str, ask: Ask, monkeypatc
 async def test_a_lease_in_use_is_renewed(store: str, ask: Ask, monkeypatch: pytest.MonkeyPatch):
     if store == "memory":
         pytest.skip("places in this process need no lease")
-    monkeypatch.setattr(ledger, "LEASE_S", 1.5)
+    monkeypatch.setattr(ledger, "LEASE_S", 0.8)
     monkeypatch.setattr(ledger, "RENEW_EVERY_S", 0.1)
     endpoint = ask(endpoint_limits=Limits(max_concurrency=1)).endpoint
     held = await ledger.ledger().reserve(endpoint, 0, 1)
