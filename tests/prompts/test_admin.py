@@ -201,7 +201,7 @@ def test_an_endpoint_is_made_and_changed_and_its_secret_never_shown(editor: Clie
     [
         ({"base_url": "http://127.0.0.1/v1"}, "loopback"),
         ({"base_url": "https://elsewhere.example.com/v1"}, "belongs to the old address"),
-        ({"settings": '{"latency_ms": 1}'}, "settings belong to the provider simulated"),
+        ({"settings": '{"latency_ms": 1}'}, "They are: stream."),
         ({"output_usd_per_mtok": ""}, "Give both prices or none"),
         ({"provider": "acme"}, "Select a valid choice"),
     ],
