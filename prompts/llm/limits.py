@@ -3,9 +3,10 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from prompts.llm.adaptive import Gate
 from prompts.llm.ledger import Left, QueueFullError, Reservation, ledger
@@ -59,7 +60,7 @@ async def admitted(request: Request) -> AsyncIterator[Admission]:
             yield admission
         finally:
             # A call that was cancelled settles too, else its place is lost until its lease ends.
-            await asyncio.shield(_settle(endpoint, held, admission))
+            await _to_its_end(_settle(endpoint, held, admission))
     finally:
         gate.leave(most)
         _forget_if_idle(endpoint, gate)
@@ -109,6 +110,19 @@ async def _settle(endpoint: Endpoint, held: Reservation, admission: Admission) -
     used = held.tokens if total is None else total
     is_called = admission.is_called
     await ledger().settle(endpoint, held, used if is_called else 0, is_called=is_called)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for `work`, however often this task is cancelled meanwhile; it learns of that afterwards."""
+    task, cancelled = asyncio.ensure_future(work), None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()
 
 
 async def tokens_left(endpoint: Endpoint) -> Left | None:

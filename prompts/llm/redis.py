@@ -54,6 +54,7 @@ class RedisClient:
         )
         self._waiting: Batch = []
         self._sender: asyncio.Task[None] | None = None
+        self._is_closed = False
         self._down_until = 0.0
         self._warn_from = 0.0
 
@@ -76,6 +77,7 @@ class RedisClient:
 
     async def close(self) -> None:
         """Close the connections."""
+        self._is_closed = True
         if self._sender is not None:
             self._sender.cancel()
         await self.connection.aclose()
@@ -88,9 +90,16 @@ class RedisClient:
                 _resolve(batch, await self._answers(batch))
         finally:
             self._sender = None
-            # Left only if this task was cancelled: nobody may wait for an answer that never comes.
-            _resolve(self._waiting, [RedisDown()] * len(self._waiting))
-            self._waiting = []
+            # Left only if this task was cancelled, as all are when a loop ends: who tidies up then is served.
+            if self._waiting and not self._is_closed:
+                self._sender = asyncio.create_task(self._send())
+            else:
+                self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        """Nobody may wait for an answer that never comes."""
+        _resolve(self._waiting, [RedisDown()] * len(self._waiting))
+        self._waiting = []
 
     async def _answers(self, batch: Batch) -> list[Any]:
         """What Redis answers to a batch, errors among it."""
