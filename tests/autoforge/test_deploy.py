@@ -15,6 +15,7 @@ import pytest
 from django.conf import settings
 from django.core.management import load_command_class
 from django.core.management.base import CommandError
+from django.urls import reverse
 
 from tests.e2e.conftest import free_port
 
@@ -53,6 +54,10 @@ def test_the_proxy_lets_through_what_we_judge_ourselves() -> None:
     ]
     assert limits[0] > settings.MAX_BODY_BYTES and limits[1] > settings.MAX_IMPORT_BYTES
     assert limits[2] > max(settings.MAX_TRACES_BYTES, settings.MAX_INGESTION_BYTES)
+    imports = re.search(r"location ~ (\S+import\S+) \{", text_of("autoforge.conf"))
+    assert imports is not None
+    for path in (reverse("admin:evaluations_dataset_import", args=[7]), "/api/v1/datasets/folder/x/import"):
+        assert re.fullmatch(imports[1], path)
 
 
 @pytest.fixture
