@@ -255,8 +255,11 @@ def test_a_killed_server_comes_back_at_its_place_with_every_commit():
         with psycopg.connect(urls["DATABASE_URL"], autocommit=True) as connection:
             connection.execute("CREATE TABLE kept (id int)")
         port = urlsplit(urls["DATABASE_URL"]).port
-        one(psutil.Process().children(recursive=True), f"--port={port}").kill()
+        killed = one(psutil.Process().children(recursive=True), f"--port={port}")
+        killed.kill()
+        killed.wait(PATIENCE_S)
         eventually(lambda: has_table(urls["DATABASE_URL"], "kept"))
+        assert one(psutil.Process().children(recursive=True), f"--port={port}").pid != killed.pid
 
 
 def has_table(url: str, name: str) -> bool:

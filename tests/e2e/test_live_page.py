@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -191,6 +192,8 @@ def test_who_is_refused_does_not_try_again(browser: Browser) -> None:
     with peer(lambda _, connection: connection.close(4401)) as (_, url):
         follow(browser, url)
         browser.wait(lambda _: noted(browser, "states")[-1] == ["closed", 4401])
+        time.sleep(1)  # the first wait of a client that tries again is at most half a second
+        assert [state for state, *_ in noted(browser, "states")] == ["connecting", "open", "closed"]
 
 
 def test_completions_are_streamed_and_told_apart(browser: Browser) -> None:
