@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from prompts.llm.adaptive import Gate
+from prompts.llm.gates import gate_of
 from prompts.llm.ledger import Left, QueueFullError, Reservation, ledger
-from prompts.llm.per_loop import PerLoop
 from prompts.llm.pricing import estimate_tokens
 from prompts.llm.providers.base import Completion, Endpoint, ProviderError, Request, Usage
 
@@ -45,8 +45,7 @@ class Admission:
 async def admitted(request: Request) -> AsyncIterator[Admission]:
     """Wait until the request may be made, at most MAX_QUEUE_S. Raises ProviderError (rate_limited)."""
     endpoint = request.endpoint
-    gate = _gate_of(endpoint)
-    most = endpoint.limits.max_concurrency
+    gate = gate_of(endpoint)
     deadline = time.monotonic() + MAX_QUEUE_S
     await _enter(gate, endpoint)
     admission = Admission(gate)
@@ -62,8 +61,7 @@ async def admitted(request: Request) -> AsyncIterator[Admission]:
             # A call that was cancelled settles too, else its place is lost until its lease ends.
             await _to_its_end(_settle(endpoint, held, admission))
     finally:
-        gate.leave(most)
-        _forget_if_idle(endpoint, gate)
+        gate.leave()
 
 
 async def _enter(gate: Gate, endpoint: Endpoint) -> None:
@@ -133,22 +131,3 @@ async def tokens_left(endpoint: Endpoint) -> Left | None:
 def _queue_full(endpoint: Endpoint) -> ProviderError:
     sentence = f"{endpoint.name} has no free place within {MAX_QUEUE_S:g} s: its limits are reached."
     return ProviderError("rate_limited", sentence)
-
-
-Gates = dict[tuple[str, str], Gate]
-
-
-async def _no_closing(gates: Gates) -> None:
-    gates.clear()
-
-
-_gates: PerLoop[Gates] = PerLoop(dict, _no_closing)
-
-
-def _gate_of(endpoint: Endpoint) -> Gate:
-    return _gates.get().setdefault((endpoint.project, endpoint.name), Gate())
-
-
-def _forget_if_idle(endpoint: Endpoint, gate: Gate) -> None:
-    if gate.is_idle:
-        _gates.get().pop((endpoint.project, endpoint.name), None)

@@ -1,4 +1,4 @@
-"""Limits of an endpoint: over one loop, two loops and two processes; and concurrency that adapts."""
+"""Limits of an endpoint: over one loop, two loops and two processes."""
 
 import asyncio
 import json
@@ -6,14 +6,12 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from django.conf import settings
 from django.test.utils import override_settings
 
 from prompts.llm import client, ledger, limits
-from prompts.llm.adaptive import Gate
 from prompts.llm.providers.base import Completion, Limits, ProviderError, Request
 from tests.fake_vendor import FakeVendor, Reply
 from tests.prompts.llm.conftest import Ask, eventually
@@ -225,50 +223,3 @@ async def test_an_endpoint_without_limits_asks_no_ledger(ask: Ask, monkeypatch: 
 
     monkeypatch.setattr(limits, "ledger", fail)
     assert (await client.complete(ask(cache="no-store"))).text == "Hello world"
-
-
-async def test_a_flood_that_the_vendor_refuses_comes_through(vendor: FakeVendor, ask: Ask):
-    vendor.default = Reply(delay_s=0.01)
-    vendor.script(*[Reply(status=429, headers={"Retry-After": "0.05"})] * 15)
-    answers = await outcomes([ask(repeat=number, cache="no-store") for number in range(40)])
-    assert all(isinstance(answer, Completion) for answer in answers)
-    assert vendor.count == 55
-
-
-async def test_concurrency_halves_once_for_a_burst_and_grows_back():
-    gate = Gate()
-    for _ in range(16):
-        await gate.enter(None)
-    started = time.monotonic()
-    for _ in range(10):
-        gate.overloaded(started)
-    assert gate.limit == 8
-    later = asyncio.create_task(gate.enter(None))
-    await asyncio.sleep(0)
-    for _ in range(8):
-        gate.leave(None)
-    await asyncio.sleep(0)
-    assert not later.done()
-    gate.leave(None)
-    await later
-    assert gate.in_flight == 8
-    for _ in range(200):
-        gate.succeeded()
-    assert gate.limit == float("inf")
-
-
-async def test_a_gate_lets_nobody_overtake_and_loses_no_place():
-    gate, order = Gate(), []
-
-    async def pass_through(number: int) -> None:
-        await gate.enter(1)
-        order.append(number)
-        await asyncio.sleep(0.001)
-        gate.leave(1)
-
-    tasks = [asyncio.create_task(pass_through(number)) for number in range(6)]
-    await asyncio.sleep(0)
-    tasks[2].cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert order == [0, 1, 3, 4, 5]
-    assert gate.is_idle
