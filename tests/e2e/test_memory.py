@@ -21,7 +21,7 @@ from tests.e2e.conftest import Installation
 from tests.e2e.test_serve import wait_until
 
 TEXT_BYTES = 1_000_000
-CELLS = 200
+CELLS = 320
 LARGE_PROMPT = {"name": "large", "type": "text", "template": "{{ n }} {{ q * 1000000 }}"}
 SLOW = {"name": "slow", "provider": "simulated", "settings": {"latency_ms": 4_000, "output": "echo"}}
 BRIEF = SLOW | {"settings": {"latency_ms": 7_000, "output": "a"}}
@@ -51,7 +51,8 @@ async def ask_all(server: Installation, questions: list[dict[str, Any]]) -> list
             return answer.status
 
     headers = {"Authorization": f"Bearer {server.secret}"}
-    async with aiohttp.ClientSession(server.url, headers=headers) as session:
+    unbounded = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(server.url, headers=headers, connector=unbounded) as session:
         return await asyncio.gather(*(ask(session, question) for question in questions))
 
 
@@ -113,7 +114,7 @@ def test_at_the_limit_processes_make_room_for_fresh_ones_and_nothing_is_lost(sma
         finished = server.wait_for_run(run["id"], timeout_s=90)
         assert (finished["state"], finished["done"], finished["errors"]) == ("finished", CELLS, 0)
         wait_until(lambda: is_replaced(server, worker, "process worker"))
-        questions = [{"prompt": "large", "vars": {"q": "b", "n": number}} for number in range(100)]
+        questions = [{"prompt": "large", "vars": {"q": "b", "n": number}} for number in range(CELLS // 2)]
         with websocket(server) as socket:
             look = lambda: read_to_end(socket)  # noqa: E731
             statuses, end = asyncio.run(while_asking(server, questions, look))
