@@ -7,6 +7,7 @@ from contextlib import aclosing
 from autoforge.auth import Actor
 from autoforge.errors import AppError
 from autoforge.models import Role
+from autoforge.throttling import admit_async, policies_for
 from prompts.budget import on_budget
 from prompts.llm import client
 from prompts.llm.providers.base import Completion, Delta, ProviderError, Request
@@ -17,6 +18,8 @@ from realtime.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
+# The REST route whose limits count here too.
+ROUTE = "completions"
 # A frame per token would cost more than the token.
 TOKEN_BATCH_S = 0.05
 
@@ -24,6 +27,7 @@ TOKEN_BATCH_S = 0.05
 async def stream_completion(connection: Connection, asked: Complete) -> None:
     """Answer `asked` with `token`* and `completed`, or `failed`. Cancelling it cancels the call upstream."""
     try:
+        await admit_async(policies_for(connection.actor, ROUTE))
         request = await in_thread(_request_of, connection.actor, asked)
         await _stream(connection, asked.id, request)
     except AppError as error:

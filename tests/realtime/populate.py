@@ -65,6 +65,7 @@ def populate() -> dict[str, object]:
         "editor_public": editor.key.public_id,
         "viewer": create_api_key(acme, name="viewer", role=Role.VIEWER).secret,
         "broke": create_api_key(acme, name="broke", role=Role.EDITOR, budget_usd=Decimal(0)).secret,
+        "hasty": create_api_key(acme, name="hasty", role=Role.EDITOR, rate_limit_per_min=3).secret,
         "stranger": create_api_key(rival, name="stranger", role=Role.OWNER).secret,
         "run": run_of(acme),
         "foreign_run": run_of(rival),

@@ -3,6 +3,10 @@
 import asyncio
 import time
 from typing import Any
+from urllib.error import HTTPError
+
+import msgspec
+import pytest
 
 from tests.realtime.clients import WebProcess
 
@@ -103,3 +107,27 @@ async def test_a_keys_budget_holds_here_too(server: WebProcess) -> None:
         assert (await client.expect("failed"))["code"] == "budget_spent"
         await client.send("complete", id="c2", model="echo", messages=messages)
         await client.until("completed")
+
+
+async def test_a_keys_requests_a_minute_are_counted_with_those_over_rest(
+    server: WebProcess, world: dict[str, Any]
+) -> None:
+    question = {"model": "echo", "messages": [{"role": "user", "content": "x"}]}
+
+    def over_rest() -> Any:
+        headers = {"Authorization": f"Bearer {world['hasty']}", "Content-Type": "application/json"}
+        return server.request("POST", "/api/v1/completions", msgspec.json.encode(question), **headers)
+
+    assert (await asyncio.to_thread(over_rest))["text"] == "x"
+    async with server.connect("hasty") as client:
+        for id in ("c1", "c2"):
+            await client.send("complete", id=id, **question)
+            await client.until("completed")
+        await client.send("complete", id="c3", **question)
+        refused = await client.expect("failed")
+        assert (refused["id"], refused["code"]) == ("c3", "rate_limited")
+        assert refused["detail"].startswith("More than 3 a minute (key): try again in ")
+        with pytest.raises(HTTPError, match="429"):
+            await asyncio.to_thread(over_rest)
+        # Everything else goes on.
+        await client.subscribe("prompts")
