@@ -23,11 +23,15 @@ class ChatMessage(Input, omit_defaults=True):
     tool_call_id: str | None = None
 
 
+# What a conversation may be, however it comes.
+Messages = Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
+
+
 class NewCompletion(Input):
     """Either `prompt` (a name, or {"name", "label"|"version"}) with `vars`, or `messages`."""
 
     prompt: str | PromptChoice | None = None
-    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    messages: Messages | None = None
     model: str | None = None
     vars: dict[str, Any] = {}
     params: dict[str, Any] = {}
@@ -35,8 +39,13 @@ class NewCompletion(Input):
 
     @property
     def sent_messages(self) -> list[dict[str, Any]] | None:
-        """`messages` as plain JSON, without what was left out."""
-        return None if self.messages is None else msgspec.to_builtins(self.messages)
+        """`messages` as they leave for the vendor."""
+        return plain(self.messages)
+
+
+def plain(messages: list[ChatMessage] | None) -> list[dict[str, Any]] | None:
+    """`messages` as plain JSON, without what was left out."""
+    return None if messages is None else msgspec.to_builtins(messages)
 
 
 class PromptRef(msgspec.Struct):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from django.conf import settings
 from django.contrib.auth import get_user
@@ -34,7 +34,7 @@ async def authenticate(scope: Scope) -> Guest:
     two (user, membership). `?project=` chooses among a user's projects.
     """
     headers = _headers(scope)
-    query = parse_qs(scope["query_string"].decode("latin-1"))
+    query = _query(scope)
     if authorization := headers.get(b"authorization"):
         return Guest(await _by_key(authorization.decode("latin-1"), _address(scope, headers)))
     if ticket := query.get("ticket"):
@@ -42,7 +42,8 @@ async def authenticate(scope: Scope) -> Guest:
     if not is_own_origin(headers):
         raise NotAuthenticated("Send an Authorization header or ?ticket=; a session needs our own origin.")
     cookies = parse_cookie(headers.get(b"cookie", b"").decode("latin-1"))
-    if session_key := cookies.get(settings.SESSION_COOKIE_NAME):
+    session_key = cookies.get(settings.SESSION_COOKIE_NAME, "")
+    if session_key and "\0" not in session_key:  # a cookie in quotes may spell it
         return await in_thread(_by_session, session_key, query.get("project", [None])[0])
     raise NotAuthenticated("Send an API key, a ticket from POST /api/v1/ws-tickets, or sign in.")
 
@@ -69,6 +70,14 @@ def _is_trusted(scheme: str, netloc: str, trusted: str) -> bool:
     """`trusted` may be https://*.example.com, as Django has it."""
     parts = urlsplit(trusted)
     return scheme == parts.scheme and is_same_domain(netloc, parts.netloc.lstrip("*"))
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    """Raises NotAuthenticated for a character that no text column can hold."""
+    text = scope["query_string"].decode("latin-1")
+    if "\0" in unquote(text):
+        raise NotAuthenticated("The address holds a NUL character.")
+    return parse_qs(text)
 
 
 def _headers(scope: Scope) -> dict[bytes, bytes]:

@@ -9,6 +9,7 @@ from autoforge.errors import AppError
 from autoforge.models import Role
 from autoforge.throttling import admit_async, policies_for
 from prompts.budget import on_budget
+from prompts.call_schemas import plain
 from prompts.llm import client
 from prompts.llm.providers.base import Completion, Delta, ProviderError, Request
 from prompts.services.calls import PromptChoice, build_request
@@ -48,7 +49,7 @@ def _request_of(actor: Actor, asked: Complete) -> Request:
     return build_request(
         actor.project,
         prompt=prompt,
-        messages=asked.messages,
+        messages=plain(asked.messages),
         model=asked.model,
         vars=asked.vars,
         params=asked.params,

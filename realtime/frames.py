@@ -7,7 +7,10 @@ from typing import Annotated, Any, get_args
 import msgspec
 from msgspec import Meta
 
-from autoforge.errors import AppError
+from autoforge.errors import AppError, validation_sentence
+from autoforge.parsers import holds_nul
+from prompts.call_schemas import Messages
+from prompts.schemas import VersionNumber
 
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -53,8 +56,8 @@ class Complete(_FromClient, kw_only=True):
     model: str | None = None
     prompt: str | None = None
     label: str | None = None
-    version: int | None = None
-    messages: list[dict[str, Any]] | None = None
+    version: VersionNumber | None = None
+    messages: Messages | None = None
     vars: dict[str, Any] = {}
     params: dict[str, Any] = {}
 
@@ -202,11 +205,14 @@ def close_message(code: int, reason: str = "") -> dict[str, Any]:
 def decode(text: str | bytes) -> FromClient:
     """What a client said. Raises BadJson, UnknownType, InvalidMessage with `id` and `topic` in `extra`."""
     try:
-        return _decoder.decode(text)
+        said = _decoder.decode(text)
     except msgspec.ValidationError as error:
-        raise _refusal(text, str(error)) from error
+        raise _refusal(text, validation_sentence(str(error))) from error
     except _NO_JSON as error:
         raise BadJson(f"A frame must be one JSON object: {error}.") from error
+    if holds_nul(text if isinstance(text, bytes) else text.encode()):
+        raise _refusal(text, "The frame holds the character U+0000, which cannot be stored: remove it.")
+    return said
 
 
 def _refusal(text: str | bytes, reason: str) -> AppError:
@@ -223,7 +229,7 @@ def _refusal(text: str | bytes, reason: str) -> AppError:
     }
     if message.get("type") not in _KNOWN_TYPES:
         return UnknownType(f"The type must be one of {', '.join(_KNOWN_TYPES)}.", **about)
-    return InvalidMessage(f"{reason}.", **about)
+    return InvalidMessage(reason, **about)
 
 
 def error_frame(error: AppError) -> Frame:

@@ -178,3 +178,36 @@ async def test_who_tries_wrong_keys_is_soon_told_to_wait(project: Project) -> No
         await knock("198.51.100.7")
     with pytest.raises(NotAuthenticated):
         await knock("198.51.100.8")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("query", "session", "reason"),
+    [
+        (b"project=%00", "{session}", "The address holds a NUL character"),
+        (b"project=acme%00&project=acme", "{session}", "The address holds a NUL character"),
+        (b"ticket=%00", "{session}", "The address holds a NUL character"),
+        (b"", r'"{session}\000"', "sign in"),
+    ],
+)
+@override_settings(ALLOWED_HOSTS=["forge.example"])
+async def test_what_no_column_holds_lets_nobody_in(
+    project: Project, query: bytes, session: str, reason: str
+) -> None:
+    client = Client()
+    user = await get_user_model().objects.aget(pk=(await sync_to_async(member)(project)).user_id)
+    await client.aforce_login(user)
+    key = client.cookies["sessionid"].value
+
+    def scope(cookie: str, query: bytes) -> dict[str, Any]:
+        headers = {
+            "origin": "https://forge.example",
+            "host": "forge.example",
+            "cookie": f"sessionid={cookie}",
+        }
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        return {"headers": pairs, "query_string": query}
+
+    with pytest.raises(NotAuthenticated, match=reason):
+        await authenticate(scope(session.format(session=key), query))
+    assert (await authenticate(scope(key, b""))).actor.project == project

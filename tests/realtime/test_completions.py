@@ -10,9 +10,17 @@ import pytest
 
 from tests.realtime.clients import WebProcess
 
+HELLO = [{"role": "user", "content": "x"}]
+
 
 def text_of(messages: list[dict[str, Any]], id: str) -> str:
     return "".join(each["text"] for each in messages if each["type"] == "token" and each["id"] == id)
+
+
+def complete_over_rest(server: WebProcess, secret: str, question: dict[str, Any]) -> Any:
+    """The same question over REST."""
+    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
+    return server.request("POST", "/api/v1/completions", msgspec.json.encode(question), **headers)
 
 
 async def test_completions_are_multiplexed(server: WebProcess) -> None:
@@ -94,6 +102,63 @@ async def test_failures_are_told_with_their_id(server: WebProcess) -> None:
             assert failed["detail"]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "robot", "content": "x"}]},
+        {"messages": [{"role": "user", "text": "x"}]},
+        {"messages": [{"role": "user", "content": 5}]},
+        {"messages": []},
+        {"messages": ["x"]},
+        {"messages": HELLO, "vars": {"a": 1}},
+        {"messages": HELLO, "params": {"stream": True}},
+        {"messages": HELLO, "temperature": 1},
+        {"messages": HELLO, "model": None},
+        {"prompt": "none"},
+        {},
+    ],
+    ids=str,
+)
+async def test_what_rest_refuses_is_refused_with_the_same_sentence(
+    server: WebProcess, world: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    asked = {"model": "echo"} | fields
+    with pytest.raises(HTTPError) as over_rest:
+        await asyncio.to_thread(complete_over_rest, server, world["editor"], asked)
+    problem = msgspec.json.decode(over_rest.value.read())
+    async with server.connect() as client:
+        await client.send("complete", id="c1", **asked)
+        refused = await client.next()
+    assert refused["type"] in ("error", "failed") and refused["id"] == "c1"
+    assert (refused["code"], refused["detail"]) == (problem["code"], problem["detail"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"version": 0}, "version: Expected int >= 1."),
+        ({"version": 2**31}, "version: Expected int <= 2147483647."),
+        ({"label": "a\0b"}, "The frame holds the character U+0000, which cannot be stored: remove it."),
+        ({"vars": {"a": ["\0"]}}, "The frame holds the character U+0000, which cannot be stored: remove it."),
+    ],
+    ids=str,
+)
+async def test_what_no_column_holds_is_refused(
+    server: WebProcess, fields: dict[str, Any], sentence: str
+) -> None:
+    async with server.connect() as client:
+        await client.send("complete", id="c1", model="echo", prompt="p", **fields)
+        refused = await client.expect("error")
+    assert (refused["id"], refused["code"], refused["detail"]) == ("c1", "invalid", sentence)
+
+
+async def test_a_message_is_sent_without_what_was_left_out(server: WebProcess) -> None:
+    messages = [{"role": "user", "content": "one \\u0000 two", "name": "ada"}]
+    async with server.connect() as client:
+        await client.send("complete", id="c1", model="echo", messages=messages)
+        assert (await client.until("completed"))[-1]["text"] == "one \\u0000 two"
+
+
 async def test_a_viewer_may_not_spend_money(server: WebProcess) -> None:
     async with server.connect("viewer") as client:
         await client.send("complete", id="c1", model="echo", messages=[{"role": "user", "content": "x"}])
@@ -112,13 +177,8 @@ async def test_a_keys_budget_holds_here_too(server: WebProcess) -> None:
 async def test_a_keys_requests_a_minute_are_counted_with_those_over_rest(
     server: WebProcess, world: dict[str, Any]
 ) -> None:
-    question = {"model": "echo", "messages": [{"role": "user", "content": "x"}]}
-
-    def over_rest() -> Any:
-        headers = {"Authorization": f"Bearer {world['hasty']}", "Content-Type": "application/json"}
-        return server.request("POST", "/api/v1/completions", msgspec.json.encode(question), **headers)
-
-    assert (await asyncio.to_thread(over_rest))["text"] == "x"
+    question = {"model": "echo", "messages": HELLO}
+    assert (await asyncio.to_thread(complete_over_rest, server, world["hasty"], question))["text"] == "x"
     async with server.connect("hasty") as client:
         for id in ("c1", "c2"):
             await client.send("complete", id=id, **question)
@@ -128,6 +188,6 @@ async def test_a_keys_requests_a_minute_are_counted_with_those_over_rest(
         assert (refused["id"], refused["code"]) == ("c3", "rate_limited")
         assert refused["detail"].startswith("More than 3 a minute (key): try again in ")
         with pytest.raises(HTTPError, match="429"):
-            await asyncio.to_thread(over_rest)
+            await asyncio.to_thread(complete_over_rest, server, world["hasty"], question)
         # Everything else goes on.
         await client.subscribe("prompts")

@@ -159,6 +159,9 @@ async def test_what_cannot_be_understood_is_answered_and_the_connection_stays(se
         '{"type": "cancel"}': ("invalid", None),
         '{"type": "complete", "id": "b", "vars": 1}': ("invalid", "b"),
         '{"type": "ping", "loud": true}': ("invalid", None),
+        r'{"type": "cancel", "id": "a\u0000"}': ("invalid", "a\0"),
+        r'{"type": "subscribe", "topic": "prompts\u0000"}': ("invalid", None),
+        r'{"type": "subscribe", "topic": "runs.\u0000"}': ("invalid", None),
         '{"type": "ping", "pad": "%s"}' % ("é" * 5_000): ("too_large", None),
         '{"type": "cancel", "id": "gone"}': ("not_found", "gone"),
     }
