@@ -42,7 +42,7 @@ window.heard = [];
 window.states = [];
 import("/static/realtime/client.js").then(({ connect }) => {
   window.connection = connect({ url, onState: (...state) => states.push(state) });
-  connection.subscribe("prompts", ({ type, seq }) => heard.push([type, seq]));
+  window.leave = connection.subscribe("prompts", ({ type, seq }) => heard.push([type, seq]));
   done();
 });
 """
@@ -226,3 +226,47 @@ def test_completions_are_streamed_and_told_apart(browser: Browser) -> None:
         outcome = browser.driver.execute_async_script(complete)
         assert outcome == [["Hel", "lo"], "Hello", "not_found", "connection_lost"]
         browser.driver.execute_script("connection.close()")
+
+
+def test_what_is_cancelled_already_is_not_asked(browser: Browser) -> None:
+    complete = """
+    const done = arguments[0];
+    const why = (error) => error.code;
+    const late = new AbortController();
+    Promise.all([
+      connection.complete({ prompt: "never" }, { signal: AbortSignal.abort() }).catch(why),
+      connection.complete({ prompt: "soon" }, { signal: late.signal }).catch(why),
+    ]).then(done);
+    late.abort();
+    """
+
+    def answer(one: Peer, connection: ServerConnection) -> None:
+        while (heard := one.hear(connection))["type"] != "cancel":
+            pass
+        tell(connection, "cancelled", id=heard["id"])
+        one.hear(connection)
+
+    with peer(answer) as (one, url):
+        follow(browser, url)
+        browser.wait(lambda _: ["open"] in noted(browser, "states"))
+        assert browser.driver.execute_async_script(complete) == ["cancelled", "cancelled"]
+        browser.driver.execute_script("connection.close()")
+    assert [each.get("prompt", each["type"]) for each in one.said] == ["subscribe", "soon", "cancel"]
+
+
+def test_a_topic_that_is_away_is_asked_for_again_unless_it_was_left(browser: Browser) -> None:
+    def refuse(one: Peer, connection: ServerConnection) -> None:
+        for seq in range(2):
+            one.hear(connection)
+            tell(connection, "error", topic="prompts", code="unavailable", detail="try again")
+            topical(connection, "snapshot", seq)  # whoever hears it has heard the error
+        while one.hear(connection):
+            pass
+
+    with peer(refuse) as (one, url):
+        follow(browser, url)
+        browser.wait(lambda _: ["snapshot", 1] in noted(browser, "heard"))
+        browser.driver.execute_script("leave()")
+        time.sleep(1)  # it asks again after half a second
+        browser.driver.execute_script("connection.close()")
+    assert [each["type"] for each in one.said] == ["subscribe", "subscribe", "unsubscribe"]

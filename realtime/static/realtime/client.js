@@ -74,6 +74,10 @@ class Connection {
   complete(request, { onText = () => {}, signal } = {}) {
     const id = `c${++this.#lastId}`;
     return new Promise((resolve, reject) => {
+      if (signal?.aborted) {
+        reject(new CompletionError("cancelled", "It was cancelled before it was asked."));
+        return;
+      }
       if (!this.#send({ ...request, type: "complete", id })) {
         reject(new CompletionError("connection_lost", "There is no connection right now."));
         return;
@@ -186,7 +190,10 @@ class Connection {
     } else if (message.type === "error" && message.code !== "unavailable") {
       this.#topics.delete(message.topic);
     } else if (message.type === "error") {
-      setTimeout(() => this.#send({ type: "subscribe", topic: message.topic }), DELAY_MS.first);
+      setTimeout(() => {
+        // Somebody may have left it meanwhile.
+        if (this.#topics.get(message.topic) === followed) this.#send({ type: "subscribe", topic: message.topic });
+      }, DELAY_MS.first);
       return;
     } else {
       return;
