@@ -15,6 +15,7 @@ from websockets.sync.server import ServerConnection, serve
 pytest.importorskip("selenium", reason="needs selenium, of requirements-dev.txt")
 from tests.e2e.browser import CHROMIUM, DRIVER, Browser, browsing
 from tests.e2e.conftest import Installation, installed
+from tests.fake_vendor import Reply, fake_vendor
 
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver on the path"
@@ -91,6 +92,28 @@ def test_a_run_is_followed_to_its_end(server: Installation, browser: Browser) ->
     browser.open(f"/live/{run['id']}")
     browser.wait(lambda _: browser.count(".cells .passed") == CELLS)
     assert browser.text("[data-count=state]") == "finished"
+    assert browser.complaints() == []
+
+
+def test_a_cell_that_is_tried_again_keeps_its_square(server: Installation, browser: Browser) -> None:
+    squares = "return [...document.querySelectorAll('.cells li')].map((square) => square.title)"
+    refusal = Reply(status=400, error={"message": "not today", "type": "invalid_request_error"})
+    with fake_vendor() as vendor:
+        endpoint = {"name": "moody", "provider": "openai", "model": "m", "base_url": vendor.base_url}
+        assert server.request("POST", "/api/v1/models", endpoint)[0] == 201
+        vendor.script(*[refusal] * 5)
+        scorers = [{"type": "icontains", "value": "hello"}]
+        run = server.request("POST", "/api/v1/runs", NEW_RUN | {"models": ["moody"], "scorers": scorers})[1]
+        assert server.wait_for_run(run["id"])["errors"] == 5
+        sign_in(server, browser)
+        browser.open(f"/live/{run['id']}")
+        browser.wait(lambda _: browser.count(".cells .error") == 5)
+        browser.wait(lambda _: browser.count(".cells .passed") == CELLS - 5)
+        before = browser.driver.execute_script(squares)
+        assert server.request("POST", f"/api/v1/runs/{run['id']}/retry-errors")[0] == 200
+        browser.wait(lambda _: browser.count(".cells .passed") == CELLS)
+        after = browser.driver.execute_script(squares)
+    assert after == [title.replace("error", "passed") for title in before]
     assert browser.complaints() == []
 
 

@@ -10,11 +10,12 @@ const MOST_SQUARES = 5_000;
 const page = document.getElementById("run");
 const { run, project } = page.dataset;
 const hasSquares = Number(page.dataset.total) <= MOST_SQUARES;
-const shown = new Set();
+// Of each cell with a result: its square, and the id of that result.
+const shown = new Map();
 const texts = new Map();
 const keyOf = ({ case: number, column, repeat }) => `${number}:${column}:${repeat}`;
 
-// Filled one by one, in the order in which the cells end.
+// Each is taken by the first cell that ends and has none.
 function drawSquares() {
   const columns = page.querySelectorAll(".cells");
   for (const column of columns) {
@@ -36,13 +37,25 @@ function showCounters(counters) {
 function showResults(results) {
   for (const result of results) {
     texts.delete(keyOf(result));
-    if (!hasSquares || shown.has(result.id)) continue;
-    shown.add(result.id);
-    const square = page.querySelector(`.cells[data-column="${result.column}"] li:not([class])`);
-    square.className = result.state;
-    square.title = `case ${result.case}: ${result.state}`;
+    if (hasSquares) showResult(result);
   }
   showTexts();
+}
+
+function showResult(result) {
+  const key = keyOf(result);
+  const { square, id } = shown.get(key) ?? { square: freeSquare(result.column), id: 0 };
+  // A cell that is tried again has a new result: what was fetched may be older than what has been heard.
+  if (result.id < id) return;
+  shown.set(key, { square, id: result.id });
+  square.className = result.state;
+  square.title = `case ${result.case}: ${result.state}`;
+}
+
+function freeSquare(column) {
+  const cells = page.querySelector(`.cells[data-column="${column}"]`);
+  // A run that is executed elsewhere may grow while it is followed.
+  return cells.querySelector("li:not([class])") ?? cells.appendChild(document.createElement("li"));
 }
 
 function hear({ text, ...cell }) {
