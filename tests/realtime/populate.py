@@ -18,15 +18,15 @@ from django.test import Client
 
 from autoforge.models import Membership, Project, Role
 from autoforge.services import create_api_key
-from evaluations.models import Dataset, Run
+from evaluations.models import Dataset, Run, RunState
 from prompts.models import ModelEndpoint
 
 
-def run_of(project: Project) -> str:
-    dataset = Dataset.objects.create(project=project, name="cases")
+def run_of(dataset: Dataset, state: RunState = RunState.QUEUED) -> str:
     run = Run.objects.create(
-        project=project, dataset=dataset, prompts=[], endpoints=[], concurrency=4, last_case_id=0, total=20
-    )
+        project=dataset.project, dataset=dataset, state=state,
+        prompts=[], endpoints=[], concurrency=4, last_case_id=0, total=20,
+    )  # fmt: skip
     return str(run.pk)
 
 
@@ -57,6 +57,7 @@ def populate() -> dict[str, object]:
         input_usd_per_mtok=1,
         output_usd_per_mtok=1,
     )
+    cases, foreign_cases = (Dataset.objects.create(project=each, name="cases") for each in (acme, rival))
     editor = create_api_key(acme, name="editor", role=Role.EDITOR)
     return {
         "acme": acme.pk,
@@ -67,8 +68,9 @@ def populate() -> dict[str, object]:
         "broke": create_api_key(acme, name="broke", role=Role.EDITOR, budget_usd=Decimal(0)).secret,
         "hasty": create_api_key(acme, name="hasty", role=Role.EDITOR, rate_limit_per_min=3).secret,
         "stranger": create_api_key(rival, name="stranger", role=Role.OWNER).secret,
-        "run": run_of(acme),
-        "foreign_run": run_of(rival),
+        "run": run_of(cases),
+        "old_runs": [run_of(cases, RunState.FINISHED) for _ in range(100)],  # as many as one may follow
+        "foreign_run": run_of(foreign_cases),
         "session": session_of("ada", acme),
         "staff_session": session_of("grace", acme, is_staff=True),
     }
