@@ -5,7 +5,7 @@ import logging
 from contextlib import aclosing
 
 from autoforge.auth import Actor
-from autoforge.errors import AppError
+from autoforge.errors import AppError, as_app_error
 from autoforge.models import Role
 from autoforge.throttling import admit_async, policies_for
 from prompts.budget import on_budget
@@ -25,19 +25,24 @@ ROUTE = "completions"
 TOKEN_BATCH_S = 0.05
 
 
+class ServerError(AppError):
+    status, code = 500, "server_error"
+
+
 async def stream_completion(connection: Connection, asked: Complete) -> None:
     """Answer `asked` with `token`* and `completed`, or `failed`. Cancelling it cancels the call upstream."""
     try:
         await admit_async(policies_for(connection.actor, ROUTE))
         request = await in_thread(_request_of, connection.actor, asked)
         await _stream(connection, asked.id, request)
-    except AppError as error:
-        connection.offer(encode(Failed(asked.id, error.code, error.detail)))
     except ProviderError as error:
         connection.offer(encode(Failed(asked.id, error.code, error.message)))
-    except Exception:
-        logger.exception("A completion over a WebSocket failed")
-        connection.offer(encode(Failed(asked.id, "server_error", "The server failed; this is logged.")))
+    except Exception as error:
+        refusal = as_app_error(error)
+        if refusal is None:
+            logger.exception("A completion over a WebSocket failed")
+            refusal = ServerError("The server failed; this is logged.")
+        connection.offer(encode(Failed(asked.id, refusal.code, refusal.detail)))
 
 
 def _request_of(actor: Actor, asked: Complete) -> Request:

@@ -2,12 +2,16 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError
 
 import msgspec
 import pytest
 
+from autoforge.db.errors import PoolExhausted
+from realtime import completions
+from realtime.frames import Complete, Frame
 from tests.realtime.clients import WebProcess
 
 HELLO = [{"role": "user", "content": "x"}]
@@ -191,3 +195,22 @@ async def test_a_keys_requests_a_minute_are_counted_with_those_over_rest(
             await asyncio.to_thread(complete_over_rest, server, world["hasty"], question)
         # Everything else goes on.
         await client.subscribe("prompts")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(PoolExhausted("all in use"), "unavailable"), (ZeroDivisionError(), "server_error")]
+)
+async def test_who_may_try_again_is_told_so(
+    error: Exception, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Frame] = []
+
+    async def fail(_policies: object) -> None:
+        raise error
+
+    monkeypatch.setattr(completions, "admit_async", fail)
+    monkeypatch.setattr(completions, "policies_for", lambda *_: ())
+    connection: Any = SimpleNamespace(actor=None, offer=told.append)
+    await completions.stream_completion(connection, Complete(id="c1", model="echo"))
+    (answer,) = map(msgspec.json.decode, told[0].texts)
+    assert (answer["type"], answer["id"], answer["code"]) == ("failed", "c1", code)
