@@ -70,19 +70,20 @@ def record_batch(
     done_shards: Sequence[int],
     *,
     has_budget: bool = False,
-    spent_usd: Decimal = Decimal(0),
+    unfinished_usd: Decimal = Decimal(0),
 ) -> Recorded:
     """Write `cells`, count those that nobody wrote before, and mark shards whose last cell this was.
 
-    With a budget the cost leaves the worker's lease. `spent_usd` was paid for cells that have no result.
-    May be repeated after a lost connection: cells that are there are neither written nor counted twice.
-    Only `spent_usd` is, should the commit have succeeded: a run then looks dearer than it was, never cheaper.
+    With a budget the cost leaves the worker's lease. `unfinished_usd` is all that this worker has paid so far
+    for cells that have no result. May be repeated after a lost connection: cells that are there are neither
+    written nor counted twice, and of `unfinished_usd` only what is more than the run knows of.
     """
     if has_budget:
         lock_run(worker.run_id)
     ids = _insert(worker.run_id, cells) if cells else {}
     new = [cell for cell in cells if cell.key in ids]
-    counters, workers = _count(worker, new, has_budget=has_budget, spent_usd=spent_usd)
+    unfinished_usd = _newly_paid(worker, unfinished_usd) if unfinished_usd else unfinished_usd
+    counters, workers = _count(worker, new, has_budget=has_budget, unfinished_usd=unfinished_usd)
     if done_shards:
         Shard.objects.filter(pk__in=done_shards).update(is_done=True)
     return Recorded(ids, counters, workers)
@@ -93,11 +94,21 @@ def lock_run(run_id: UUID) -> None:
     Run.objects.select_for_update().filter(pk=run_id).values_list("pk").first()
 
 
+def _newly_paid(worker: RunWorker, total_usd: Decimal) -> Decimal:
+    """How much of `total_usd` the run has not been told of, which it is now."""
+    run = Run.objects.select_for_update().only("unfinished_usd").get(pk=worker.run_id)
+    key = str(worker.pk)
+    new = total_usd - Decimal(run.unfinished_usd.get(key, 0))
+    run.unfinished_usd[key] = str(total_usd)
+    run.save(update_fields=["unfinished_usd"])
+    return new
+
+
 def _count(
-    worker: RunWorker, cells: Sequence[FinishedCell], *, has_budget: bool, spent_usd: Decimal
+    worker: RunWorker, cells: Sequence[FinishedCell], *, has_budget: bool, unfinished_usd: Decimal
 ) -> tuple[Counters, int]:
     states = [cell.state for cell in cells]
-    cost = sum((cell.cost_usd for cell in cells if cell.cost_usd), spent_usd)
+    cost = sum((cell.cost_usd for cell in cells if cell.cost_usd), unfinished_usd)
     changes: list[int | float | Decimal] = [
         len(cells),
         states.count(ResultState.PASSED),

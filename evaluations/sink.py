@@ -34,7 +34,7 @@ class ResultSink:
         self._is_full_batch = asyncio.Event()
         self._is_closing = False
         self._progress_due = 0.0
-        self._spent_usd = Decimal(0)
+        self._unfinished_usd = self._told_usd = Decimal(0)
         self.is_run_live = True
         self.workers = 1
         """How many drained the run when the last batch was written."""
@@ -53,7 +53,7 @@ class ResultSink:
 
     def count_cost(self, cost_usd: Decimal) -> None:
         """Add what was paid for a cell that has no result."""
-        self._spent_usd += cost_usd
+        self._unfinished_usd += cost_usd
 
     async def run(self) -> None:
         """Write batches until `close` is called and everything is written."""
@@ -75,7 +75,7 @@ class ResultSink:
 
     async def write_rest(self) -> None:
         """What `run` did not come to, because something failed."""
-        while self._cells or self._done_shards or self._spent_usd:
+        while self._cells or self._done_shards or self._unfinished_usd != self._told_usd:
             await self._write()
         await self._db.insist(self._tell_progress)
 
@@ -97,16 +97,19 @@ class ResultSink:
         if not self._is_closing:
             self._wake.clear()
             self._is_full_batch.clear()
-        spent_usd, self._spent_usd = self._spent_usd, Decimal(0)
-        if cells or shards or spent_usd:
-            recorded = await self._db.insist(self._record, cells, shards, spent_usd)
+        unfinished_usd = self._unfinished_usd
+        if cells or shards or unfinished_usd != self._told_usd:
+            recorded = await self._db.insist(self._record, cells, shards, unfinished_usd)
+            self._told_usd = unfinished_usd
             self.is_run_live = recorded.counters.state in LIVE_STATES
             self.workers = recorded.workers
         self._room.set()
 
-    def _record(self, cells: list[FinishedCell], shards: list[int], spent_usd: Decimal) -> Recorded:
+    def _record(self, cells: list[FinishedCell], shards: list[int], unfinished_usd: Decimal) -> Recorded:
         """In the writer thread: write, then tell."""
-        recorded = record_batch(self._worker, cells, shards, has_budget=self._has_budget, spent_usd=spent_usd)
+        recorded = record_batch(
+            self._worker, cells, shards, has_budget=self._has_budget, unfinished_usd=unfinished_usd
+        )
         run_id, counters = self._worker.run_id, recorded.counters
         if recorded.ids:
             events.emit(results_recorded(run_id, recorded, cells))

@@ -90,6 +90,10 @@ class Run(models.Model):
     leased_usd = models.DecimalField(
         max_digits=18, decimal_places=9, default=Decimal(0), help_text="The sum of its workers' leases."
     )
+    unfinished_usd: Any = models.JSONField(
+        default=dict,
+        help_text="Of its cost: what each worker, by its id, paid for cells that have no result.",
+    )
     call_ms = models.FloatField(default=0, help_text="The time of all model calls, cached ones apart.")
     reason = models.TextField(blank=True)
     created_by = models.CharField(max_length=150)

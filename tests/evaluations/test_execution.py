@@ -1,6 +1,7 @@
 """How cells are executed: chat prompts, scorers of cases, judges, tokens, recovery, commands."""
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -108,6 +109,39 @@ def test_a_cell_recorded_twice_counts_once(waiting: Run) -> None:
     again = record_batch(worker, [cell], [])
     assert (again.ids, again.counters.done, again.counters.passed) == ({}, 1, 1)
     assert Result.objects.get().output == "first"
+
+
+@pytest.fixture
+def leased(waiting: Run) -> RunWorker:
+    """A worker of a run with a budget of 2 dollars, of which it has leased one."""
+    Run.objects.filter(pk=waiting.pk).update(budget_usd=2)
+    worker = claims.join_run(waiting.pk, "a")
+    assert worker is not None and claims.lease_budget(worker, Decimal(1))
+    return worker
+
+
+def spent(worker: RunWorker) -> tuple[Decimal, Decimal, Decimal]:
+    """What the run has cost, what its workers have leased, and what this one has."""
+    run = Run.objects.get(pk=worker.run_id)
+    return run.cost_usd, run.leased_usd, RunWorker.objects.get(pk=worker.pk).leased_usd
+
+
+def test_money_without_a_result_is_counted_once_although_the_batch_is_repeated(leased: RunWorker) -> None:
+    case = Run.objects.get().frozen_cases().first()
+    cell = FinishedCell(case_id=case.pk, column=0, repeat=0, state="passed", cost_usd=Decimal("0.25"))
+    for _ in range(2):  # as after a commit whose answer was lost
+        record_batch(leased, [cell], [], has_budget=True, unfinished_usd=Decimal("0.5"))
+        assert spent(leased) == (Decimal("0.75"), Decimal("0.25"), Decimal("0.25"))
+    record_batch(leased, [], [], has_budget=True, unfinished_usd=Decimal("0.6"))
+    assert spent(leased) == (Decimal("0.85"), Decimal("0.15"), Decimal("0.15"))
+
+
+def test_money_of_a_worker_that_was_given_up_is_counted_once_as_well(leased: RunWorker) -> None:
+    claims.leave_run(RunWorker.objects.get())
+    for _ in range(2):
+        record_batch(leased, [], [], has_budget=True, unfinished_usd=Decimal("0.5"))
+    run = Run.objects.get()
+    assert (run.cost_usd, run.leased_usd) == (Decimal("0.5"), 0)
 
 
 def test_messages_of_a_case_take_a_placeholders_place(

@@ -160,6 +160,18 @@ def test_a_judge_that_the_budget_cannot_pay_is_no_error(
     assert (again["state"], again["passed"], again["cost_usd"]) == ("finished", 10, pytest.approx(0.09))
 
 
+def test_errors_that_are_paid_again_are_counted_again(
+    api: Any, ended: Any, endpoint: ModelEndpoint, project: Project
+) -> None:
+    ModelEndpoint.objects.filter(pk=endpoint.pk).update(input_usd_per_mtok=0, output_usd_per_mtok=1000)
+    create_endpoint(project, name="judge", provider="simulated", settings={"error_rate": 1.0})
+    run = ended(scorers=[{"type": "llm-rubric", "value": "is kind", "provider": "judge"}], use_cache=False)
+    assert run["errors"] == 10 and run["cost_usd"] > 0
+    api.post(f"/api/v1/runs/{run['id']}/retry-errors").expect(200)
+    again = wait_for_end(api, run["id"])
+    assert again["errors"] == 10 and again["cost_usd"] == pytest.approx(2 * run["cost_usd"])
+
+
 def test_a_bug_fails_the_run_and_is_logged_once(
     api: Any, started: Any, endpoint: ModelEndpoint, caplog: Any
 ) -> None:
