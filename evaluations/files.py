@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,9 @@ from django.conf import settings
 from prompts.schemas import VersionNumber
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
+# By how much a file may grow when its aliases (`*name`) are written out.
+MAX_ALIASED_CHARS = 8 * 1024 * 1024
+MAX_LEVELS = 100
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -156,6 +160,12 @@ class _Loader(yaml.SafeLoader):
         if tag not in [_TAG + name for name in _NOT_IN_JSON]
     }
 
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _check_aliases(node)
+        return node
+
     def finite(self, node: Any) -> float:
         number: float = self.construct_yaml_float(node)
         if not math.isfinite(number):
@@ -170,6 +180,47 @@ class _Loader(yaml.SafeLoader):
                 None, None, "this is no number that can be read", node.start_mark
             ) from None
         return number
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """Of a node, in about as many characters as it takes in a file: without and with all that is in it."""
+
+    own: int
+    whole: int
+    levels: int
+
+
+def _check_aliases(root: yaml.Node) -> None:
+    """Raises YAMLError for what contains itself, lies too deep, or stands for far more than is written."""
+    extents: dict[int, _Extent | None] = {}
+    whole = _extent_of(root, extents).whole
+    written = sum(extent.own for extent in extents.values() if extent)
+    if whole - written > MAX_ALIASED_CHARS:
+        grown = f"its aliases stand for more than {MAX_ALIASED_CHARS // 2**20} MiB: write less with them"
+        raise yaml.YAMLError(grown)
+
+
+def _extent_of(node: yaml.Node, extents: dict[int, _Extent | None]) -> _Extent:
+    """`extents` has it by the node's id; None while it is being found out."""
+    if id(node) not in extents:
+        extents[id(node)] = None
+        inner = [_extent_of(child, extents) for child in _children(node)]
+        own = 1 if inner else len(node.value) + 1
+        levels = 1 + max((extent.levels for extent in inner), default=0)
+        extents[id(node)] = _Extent(own, own + sum(extent.whole for extent in inner), levels)
+    extent = extents[id(node)]
+    if extent is None:
+        raise yaml.constructor.ConstructorError(None, None, "this contains itself", node.start_mark)
+    if extent.levels > MAX_LEVELS:
+        raise yaml.constructor.ConstructorError(None, None, "this is nested too deeply", node.start_mark)
+    return extent
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return list(itertools.chain.from_iterable(node.value))
+    return node.value if isinstance(node, yaml.SequenceNode) else []
 
 
 _Loader.add_constructor(f"{_TAG}float", _Loader.finite)

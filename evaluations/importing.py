@@ -212,9 +212,12 @@ def _evals_case(row: dict[str, Any]) -> NewCase:
 
 
 def checked(case: NewCase) -> NewCase:
-    """The case itself. Raises BadRow for text that no database can hold, and for unusable scorers."""
-    if _has_nul([case.vars, case.expected, case.metadata, case.scorers]):
-        raise BadRow("contains a NUL character.")
+    """The case itself. Raises BadRow for what no database can hold, and for unusable scorers."""
+    try:
+        if _has_nul([case.vars, case.expected, case.metadata, case.scorers]):
+            raise BadRow("contains a NUL character.")
+    except RecursionError:
+        raise BadRow("is nested too deeply.") from None
     try:
         parse_scorers(case.scorers)
     except ScorerError as error:

@@ -107,6 +107,7 @@ def test_json_lines_are_ours_or_openai_evals(api: Any, name: str) -> None:
         ('{"input": 5}\n', JSONL, '"input" must be text or a list'),
         ("{\n", JSONL, "line 1: is not JSON"),
         ("[" * 100_000, JSONL, "line 1: is not JSON"),
+        ('{"vars": {"a": ' + "[" * 900 + "]" * 900 + "}}\n", JSONL, "line 1: is nested too deeply"),
         (b"x" * (MAX_LINE_BYTES + 70_000), JSONL, "line 1: is longer than 2 MiB"),
     ],
 )

@@ -31,6 +31,15 @@ tests:
 
 # 2 values of each of 40 variables: a million million cases.
 LISTS = ", ".join(f"v{number}: [1, 2]" for number in range(40))
+# What an alias stands for may hold aliases.
+DEEP = "k0: &k0 x, " + ", ".join(f"k{n + 1}: &k{n + 1} [*k{n}]" for n in range(600))
+BOMB = "k0: &k0 x, " + ", ".join(f"k{n + 1}: &k{n + 1} [{', '.join([f'*k{n}'] * 9)}]" for n in range(9))
+MERGED_BOMB = "k0: &k0 {a: b}, " + ", ".join(f"k{n + 1}: &k{n + 1} {{<<: [*k{n}, *k{n}]}}" for n in range(40))
+
+
+def one_test(test: str) -> str:
+    """A file with one case."""
+    return f"prompts: [a]\nproviders: [simulated]\ntests: [{test}]"
 
 
 @pytest.fixture
@@ -112,6 +121,19 @@ def test_the_same_file_twice_stores_nothing_twice(evaluate):
     )
 
 
+def test_a_file_may_use_aliases(evaluate):
+    code, _, _ = evaluate(
+        "prompts: ['Say {{ word }}']\nproviders: [simulated]\n"
+        "tests:\n  - {vars: &hello {word: hello}, assert: &same [{type: icontains, value: hello}]}\n"
+        "  - {vars: {<<: *hello, other: x}, assert: *same}\n"
+    )
+    assert code == 0
+    assert [case.vars for case in Case.objects.order_by("pk")] == [
+        {"word": "hello"},
+        {"word": "hello", "other": "x"},
+    ]
+
+
 def test_cases_may_live_in_a_file_beside_it(evaluate, tmp_path):
     (tmp_path / "cases.csv").write_text("word,expected\nhello,hello\nbye,bye\n")
     code, _, _ = evaluate(
@@ -144,6 +166,13 @@ def test_cases_may_live_in_a_file_beside_it(evaluate, tmp_path):
             f"prompts: [a]\nproviders: [simulated]\ntests: [{{vars: {{{LISTS}}}}}]",
             "over 1,000,000 cases",
         ),
+        (one_test("{vars: {a: &a [*a]}}"), "this contains itself"),
+        (one_test("{vars: &a {b: {c: *a}}}"), "this contains itself"),
+        (one_test("{metadata: &a {<<: *a}}"), "this contains itself"),
+        (one_test(f"{{metadata: {{a: {'[' * 120}{']' * 120}}}}}"), "nested too deeply"),
+        (one_test(f"{{metadata: {{{DEEP}}}}}"), "nested too deeply"),
+        (one_test(f"{{metadata: {{{BOMB}}}}}"), "its aliases stand for more than 8 MiB"),
+        (one_test(f"{{metadata: {{{MERGED_BOMB}}}}}"), "its aliases stand for more than 8 MiB"),
         ("prompts: ['{{ a']\nproviders: [simulated]\ntests: [{}]", "line 1"),
         (
             "prompts: [a]\nproviders: [simulated]\ntests: [{}]\ndefaultTest: {assert: [{type: equalz}]}",
