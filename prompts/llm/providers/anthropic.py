@@ -143,7 +143,7 @@ class _Answer:
         if text := http.as_text(piece.get("text")):
             self._text.append(text)
             return self._delta(Delta(text))
-        if thinking := piece.get("thinking"):
+        if thinking := http.as_text(piece.get("thinking")):
             self._thinking.append(thinking)
             return self._delta(Delta(extra={"reasoning_content": thinking}))
         if arguments := piece.get("partial_json"):

@@ -19,7 +19,8 @@ from prompts.llm.providers.merging import merge_delta, without_index
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 TOP_LEVEL_FIELDS = ("system_fingerprint", "service_tier")
-_NOT_EXTRA = {"role", "content"}
+# Of a message; `choices` would be taken for the further ones of an answer.
+_NOT_EXTRA = {"role", "content", "choices"}
 
 
 class OpenAIProvider:
@@ -143,7 +144,7 @@ def _whole(request: Request, answer: dict[str, Any], started: float) -> Completi
     extra = _further(message, choice)
     extra |= {name: answer[name] for name in TOP_LEVEL_FIELDS if answer.get(name) is not None}
     if others:
-        extra["choices"] = others
+        extra["choices"] = [_further_choice(other) for other in others]
     return Completion(
         text=text_of(message),
         finish_reason=http.as_text(choice.get("finish_reason")),
@@ -155,6 +156,13 @@ def _whole(request: Request, answer: dict[str, Any], started: float) -> Completi
         model=http.as_text(answer.get("model")) or request.endpoint.model,
         extra=extra,
     )
+
+
+def _further_choice(choice: dict[str, Any]) -> dict[str, Any]:
+    """The choice itself. Raises TypeError for one that has no message."""
+    if not isinstance(choice["message"], dict):
+        raise TypeError("expected a message")
+    return choice
 
 
 def _further(message: dict[str, Any], choice: dict[str, Any]) -> dict[str, Any]:
