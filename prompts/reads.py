@@ -1,15 +1,18 @@
 """Finding versions by the names that callers use, and pages of them."""
 
-from collections.abc import Iterable
-from functools import cache
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache, reduce
+from operator import or_
+from typing import Any, NamedTuple
+
+from django.db.models import Max, Q
 
 from autoforge.db.statements import Statement
 from autoforge.errors import InvalidInput, NotFound
 from autoforge.models import Project
 from autoforge.pagination import Page, PageQuery, paginate
-from prompts.models import Prompt, PromptVersion
-from prompts.names import LATEST
+from prompts.models import Label, Prompt, PromptVersion
+from prompts.names import LATEST, PRODUCTION
 from prompts.schemas import LabelMoveOut, LabelOut, LabelsOut, PromptOut, PromptsQuery
 
 _one_prompt = Statement(lambda project, name: Prompt.objects.filter(project=project, name=name)[:1])
@@ -66,6 +69,59 @@ def _statement(for_show: bool, label: str | None = None) -> Statement[PromptVers
         return versions.chosen(project, name, **(choice or {"label": label}))[:1]
 
     return Statement(build)
+
+
+class Choice(NamedTuple):
+    """A version by its prompt's name and a label or a number; by default production, else latest."""
+
+    name: str
+    label: str | None = None
+    version: int | None = None
+
+
+def find_versions(project: Project, choices: Collection[Choice]) -> dict[Choice, PromptVersion]:
+    """What `resolve_version` gives for each of `choices`; those for which it raises are missing.
+
+    Three queries, however many there are.
+    """
+    names = {choice.name for choice in choices}
+    prompts = (
+        Prompt.objects.in_project(project).filter(name__in=names).annotate(newest=Max("versions__number"))
+    )
+    newest = dict(prompts.values_list("name", "newest"))
+    labels = {choice.label for choice in choices if choice.label} | {PRODUCTION}
+    pointed = Label.objects.filter(prompt__project=project, prompt__name__in=names, name__in=labels)
+    numbers = {
+        (name, label): number
+        for name, label, number in pointed.values_list("prompt__name", "name", "version__number")
+    }
+    numbers |= {(name, LATEST): number for name, number in newest.items()}
+    wanted = {choice: _number_of(choice, numbers) for choice in choices}
+    found = _versions_of(project, {(choice.name, number) for choice, number in wanted.items() if number})
+    return {
+        choice: found[choice.name, number]
+        for choice, number in wanted.items()
+        if number and (choice.name, number) in found
+    }
+
+
+def _number_of(choice: Choice, numbers: Mapping[tuple[str, str], int | None]) -> int | None:
+    if choice.version is not None:
+        return choice.version if choice.label is None else None
+    if choice.label:
+        return numbers.get((choice.name, choice.label))
+    return numbers.get((choice.name, PRODUCTION)) or numbers.get((choice.name, LATEST))
+
+
+def _versions_of(
+    project: Project, wanted: Collection[tuple[str, int]]
+) -> dict[tuple[str, int], PromptVersion]:
+    """Versions by their prompts' names and their numbers."""
+    if not wanted:
+        return {}
+    any_of = reduce(or_, (Q(prompt__name=name, number=number) for name, number in wanted))
+    versions = PromptVersion.objects.filter(any_of, prompt__project=project).select_related("prompt")
+    return {(version.prompt.name, version.number): version for version in versions}
 
 
 def version_pair(project: Project, name: str, old: int, new: int) -> tuple[PromptVersion, PromptVersion]:

@@ -17,7 +17,7 @@ from evaluations.scorers.base import ScorerError, needs_judge, parse_scorers
 from prompts.llm.pricing import has_price, no_price_sentence
 from prompts.llm.providers.base import Endpoint
 from prompts.models import ModelEndpoint, PromptVersion
-from prompts.reads import resolve_version
+from prompts.reads import Choice, find_versions, resolve_version
 from prompts.rendering import RenderError, render
 
 _MAX_NAME_CHARS = 200
@@ -45,7 +45,7 @@ def freeze(project: Project, new: NewRun) -> Frozen:
     """
     _check_numbers(new)
     _check_columns(new)
-    versions = [_version(project, index, ref) for index, ref in enumerate(new.prompts)]
+    versions = _versions(project, new.prompts)
     endpoints = _endpoints(project, new.models)
     judges = _judges(project, new)
     if new.budget_usd is not None:
@@ -111,7 +111,14 @@ def check_prices(endpoints: Iterable[Endpoint]) -> None:
             )
 
 
-def _version(project: Project, index: int, ref: PromptRef) -> PromptVersion:
+def _versions(project: Project, refs: list[PromptRef]) -> list[PromptVersion]:
+    choices = [Choice(ref.name, ref.label, ref.version) for ref in refs]
+    found = find_versions(project, choices)
+    return [found.get(choice) or _version(project, index, choice) for index, choice in enumerate(choices)]
+
+
+def _version(project: Project, index: int, ref: Choice) -> PromptVersion:
+    """Raises InvalidInput, for what cannot be found."""
     if ref.label is not None and ref.version is not None:
         raise InvalidInput(f"prompts[{index}]: give a label or a version, not both.")
     try:

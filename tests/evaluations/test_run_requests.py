@@ -3,12 +3,15 @@
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 
+from autoforge.auth import Actor
 from autoforge.models import Project
 from evaluations.models import Run, Shard
 from prompts.models import ModelEndpoint, Prompt
-from prompts.services import create_endpoint
+from prompts.services import add_version, create_endpoint, create_prompt, move_label
 from tests.evaluations.conftest import experiment
 
 pytestmark = pytest.mark.django_db
@@ -143,3 +146,42 @@ def test_others_see_nothing_and_viewers_change_nothing(
     nobody.get("/api/v1/runs").expect(401)
     viewer.get("/api/v1/runs/nonsense").expect(404)
     assert Run.objects.get().state == "queued"
+
+
+def queries_of(api: Any, prompts: list[dict[str, Any]]) -> tuple[int, Run]:
+    """How many queries a run of `prompts` takes to start, and the run."""
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        run = api.post("/api/v1/runs", experiment(prompts=prompts)).expect(201)
+    return len(queries), Run.objects.get(pk=run["id"])
+
+
+def test_prompts_are_found_as_alone_and_in_as_many_queries_as_one(
+    api: Any, ready: None, project: Project, actor: Actor, prompt: Prompt
+) -> None:
+    for number in range(2, 6):
+        add_version(prompt, template=f"Say {number} {{{{ q }}}}", actor=actor)
+    for number in range(5):
+        create_prompt(project, name=f"p{number}", type="text", template=f"{number} {{{{ q }}}}", actor=actor)
+    queries_of(api, [{"name": "greet"}])  # from now on this process knows the key
+    unlabelled = [{"name": "greet"}, {"name": "greet", "label": "latest"}]
+    few, run = queries_of(api, unlabelled)
+    assert [found["version"] for found in run.prompts] == [5, 5]
+    move_label(prompt, label="production", version=3, actor=actor)
+    move_label(prompt, label="old", version=2, actor=actor)
+    chosen = [{"name": "greet", "version": number} for number in range(1, 6)]
+    others = [{"name": f"p{number}"} for number in range(5)]
+    many, run = queries_of(api, [*unlabelled, {"name": "greet", "label": "old"}, *chosen, *others])
+    assert [found["version"] for found in run.prompts] == [3, 5, 2, 1, 2, 3, 4, 5, 1, 1, 1, 1, 1]
+    assert [found["name"] for found in run.prompts[8:]] == ["p0", "p1", "p2", "p3", "p4"]
+    assert many == few
+
+
+def test_a_version_of_another_project_is_not_found(
+    api: Any, ready: None, other_project: Project, actor: Actor
+) -> None:
+    create_prompt(other_project, name="theirs", type="text", template="{{ q }}", actor=actor)
+    for choice in ({}, {"version": 1}, {"label": "latest"}):
+        refused = api.post("/api/v1/runs", experiment(prompts=[{"name": "theirs", **choice}])).expect(422)
+        assert refused["detail"] == "prompts[0]: There is no prompt 'theirs' in this project."
