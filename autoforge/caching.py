@@ -15,15 +15,13 @@ from django.conf import settings
 from django.core.cache import caches
 from django.db import connection
 
-from autoforge import redis
 from autoforge.cache_reads import reads
 from autoforge.copies import Copies, Group, Kept, Selector, SingleFlight
+from autoforge.forgetting import Forgetting
 from autoforge.trimming import can_trim
 
 # How often a process looks whether another one has made what both want.
 POLL_S = 0.05
-# Groups that Redis has yet to forget, at most; were they more, it forgets everything.
-MAX_UNFORGOTTEN = 10_000
 
 
 class ReadThrough:
@@ -39,7 +37,7 @@ class ReadThrough:
         self._copies = Copies()
         _all_copies.append(self._copies)
         self._flights: SingleFlight[Kept] = SingleFlight()
-        self._unforgotten: set[Group | None] = set()
+        self._forgetting = Forgetting(cache_name)
         self._reads = {layer: reads.labels(cache_name, layer) for layer in ("process", "redis", "load")}
 
     def get(
@@ -63,15 +61,7 @@ class ReadThrough:
     def forget(self, group: Group) -> None:
         """To be called after the commit that changed what `group` answers."""
         self._copies.forget(group)
-        if not _is_shared() or self._forget_in_redis(group):
-            return
-        if len(self._unforgotten) >= MAX_UNFORGOTTEN:
-            self._unforgotten = {None}
-        self._unforgotten.add(group)
-        # Nobody here reads Redis until it has forgotten this.
-        guard = redis.pool().guard
-        guard.when_back(self._forget_the_rest)
-        guard.trip(redis.RedisAway("it could not be told to forget an entry"))
+        self._forgetting.forget(_text(group))
 
     def _read(self, group: Group, selector: Selector, load: Callable[[], bytes], epoch: int) -> Kept:
         read_at = time.monotonic()
@@ -97,19 +87,6 @@ class ReadThrough:
         if generation is not None:
             cache.set(entry_key, [generation, kept.etag, kept.body])
         return kept
-
-    def _forget_in_redis(self, group: Group | None) -> bool:
-        """False when Redis did not do it. Deleting works in a full Redis too, where writing does not."""
-        cache: Any = caches[self._name]
-        done = cache.delete_pattern("*") if group is None else cache.delete(_text(group))
-        return done is not None
-
-    def _forget_the_rest(self) -> None:
-        """What could not be forgotten while Redis was away. Raises RedisAway if it still cannot."""
-        for group in list(self._unforgotten):
-            if not self._forget_in_redis(group):
-                raise redis.RedisAway("Redis does not forget.")
-            self._unforgotten.discard(group)
 
 
 _all_copies: list[Copies] = []

@@ -337,7 +337,7 @@ DMR_SETTINGS = {
 }
 
 # Sessions, passwords, browser security
-SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
+SESSION_ENGINE = "autoforge.sessions"
 SESSION_CACHE_ALIAS = "user_sessions"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG and env.bool("AUTOFORGE_HTTPS", default=True)
