@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from evaluations import events
 from evaluations.models import LIVE_STATES, Result, ResultState, Run, RunState, RunWorker, Shard
+from evaluations.models.runs import RunWorkerQuerySet
 from evaluations.recording import Counters, lock_run
 from evaluations.worker_names import has_died
 
@@ -235,14 +236,33 @@ def runs_in_need(*, besides: Collection[UUID], limit: int) -> list[UUID]:
     differ from ours.
     """
     _remove_dead()
-    alive = RunWorker.objects.alive().filter(run_id=OuterRef("pk"))
-    asked = Q(enqueued_at__lt=Now() - _ASKED_BEGINS)
-    nobodys = ~Exists(alive) & (asked | Q(enqueued_at=None, created_at__lt=Now() - _COMMAND_BEGINS))
+    alive = _alive_workers()
     free = Exists(Shard.objects.claimable().filter(run_id=OuterRef("pk")))
     crew = alive.order_by().values("run_id").annotate(size=Count("pk")).values("size")
     helpable = free & Exists(alive) & Q(enqueued_at__isnull=False, concurrency__gt=Subquery(crew))
-    runs = Run.objects.live().exclude(pk__in=besides).filter(nobodys | helpable)
-    return list(runs.order_by("created_at").values_list("pk", flat=True)[: max(limit, 0)])
+    runs = Run.objects.live().exclude(pk__in=besides).filter(_nobodys() | helpable)
+    return list(runs.order_by("created_at").values_list("pk", flat=True)[:limit])
+
+
+def runs_of_unserved_projects(*, besides: Collection[UUID], limit: int) -> list[UUID]:
+    """The first run of each project that nobody drains, where none of `besides` is that project's."""
+    _remove_dead()
+    served = Run.objects.filter(pk__in=besides).values("project_id")
+    runs = Run.objects.live().filter(_nobodys()).exclude(project_id__in=served).order_by("created_at")
+    firsts: dict[int, UUID] = {}
+    for project_id, run_id in runs.values_list("project_id", "pk"):
+        firsts.setdefault(project_id, run_id)
+    return list(firsts.values())[:limit]
+
+
+def _alive_workers() -> RunWorkerQuerySet:
+    return RunWorker.objects.alive().filter(run_id=OuterRef("pk"))
+
+
+def _nobodys() -> Q:
+    """Whether nobody drains a run, for long enough to be sure that nobody will."""
+    asked = Q(enqueued_at__lt=Now() - _ASKED_BEGINS)
+    return ~Exists(_alive_workers()) & (asked | Q(enqueued_at=None, created_at__lt=Now() - _COMMAND_BEGINS))
 
 
 def _remove_dead() -> None:

@@ -35,7 +35,7 @@ class Drains:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._places: dict[UUID, _Place] = {}
-        self._waiting: deque[UUID] = deque()
+        self._waiting: deque[tuple[UUID, int]] = deque()
         self._is_stopping = False
 
     @property
@@ -67,7 +67,7 @@ class Drains:
         with self._lock:
             self._forget_parent()
             if run_id not in self._places and len(self._places) >= most:
-                self._waiting.append(run_id)
+                self._waiting.append((run_id, most))
                 return
         self.start(run_id)
 
@@ -124,11 +124,17 @@ class Drains:
         with self._idle:
             if self._places.get(run_id) is place:
                 del self._places[run_id]
-            following = self._waiting.popleft() if self._waiting else None
+            following = self._next_waiting()
             self._idle.notify_all()
         place.ended.set_result(None)
         if following is not None:
             self.start(following)
+
+    def _next_waiting(self) -> UUID | None:
+        """The first that waits, if fewer are being drained than it wanted: `start` asks for no place."""
+        if self._waiting and len(self._places) < self._waiting[0][1]:
+            return self._waiting.popleft()[0]
+        return None
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

@@ -55,9 +55,18 @@ def run_to_end(run_id: UUID) -> Run:
 
 
 def take_up_runs() -> int:
-    """Drain here what nobody drains, and help with what more workers could drain; how many were begun."""
+    """Drain here what nobody drains, and help with what more workers could drain; how many were begun.
+
+    Where all places are taken, a project that has none gets one beside them, up to as many again: runs that
+    hang hold up their own project only.
+    """
     known = drains.run_ids
-    wanted = claims.runs_in_need(besides=known, limit=settings.WORKER_THREADS - len(known))
+    room = settings.WORKER_THREADS - len(known)
+    if room > 0:
+        wanted = claims.runs_in_need(besides=known, limit=room)
+    else:
+        room_beside = max(room + settings.WORKER_THREADS, 0)
+        wanted = claims.runs_of_unserved_projects(besides=known, limit=room_beside)
     return sum(drains.start(run_id) is not None for run_id in wanted)
 
 
