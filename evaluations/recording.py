@@ -91,12 +91,12 @@ def record_batch(
 
 def lock_run(run_id: UUID) -> None:
     """Before anything that changes rows of the run's workers as well: one order, no deadlock."""
-    Run.objects.select_for_update().filter(pk=run_id).values_list("pk").first()
+    Run.objects.select_for_update(no_key=True).filter(pk=run_id).values_list("pk").first()
 
 
 def _newly_paid(worker: RunWorker, total_usd: Decimal) -> Decimal:
     """How much of `total_usd` the run has not been told of, which it is now."""
-    run = Run.objects.select_for_update().only("unfinished_usd").get(pk=worker.run_id)
+    run = Run.objects.select_for_update(no_key=True).only("unfinished_usd").get(pk=worker.run_id)
     key = str(worker.pk)
     new = total_usd - Decimal(run.unfinished_usd.get(key, 0))
     run.unfinished_usd[key] = str(total_usd)

@@ -42,8 +42,7 @@ async def authenticate(scope: Scope) -> Guest:
     if not is_own_origin(headers):
         raise NotAuthenticated("Send an Authorization header or ?ticket=; a session needs our own origin.")
     cookies = parse_cookie(headers.get(b"cookie", b"").decode("latin-1"))
-    session_key = cookies.get(settings.SESSION_COOKIE_NAME, "")
-    if session_key and "\0" not in session_key:  # a cookie in quotes may spell it
+    if session_key := cookies.get(settings.SESSION_COOKIE_NAME):
         return await in_thread(_by_session, session_key, query.get("project", [None])[0])
     raise NotAuthenticated("Send an API key, a ticket from POST /api/v1/ws-tickets, or sign in.")
 

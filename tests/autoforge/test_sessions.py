@@ -155,3 +155,8 @@ def test_without_redis_a_session_is_kept_and_ended_too() -> None:
         other = fresh(store)
         store.delete()
         assert other.get("step") is None
+
+
+def test_a_cookie_that_spells_nul_is_no_session(client: Client) -> None:
+    answer = client.get("/admin/", headers={"cookie": r'sessionid="abcdefgh\000"'})
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/login/?next=/admin/")
