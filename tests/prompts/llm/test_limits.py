@@ -12,6 +12,7 @@ from django.conf import settings
 from django.test.utils import override_settings
 
 from prompts.llm import client, ledger, limits
+from prompts.llm.pricing import estimate_tokens
 from prompts.llm.providers.base import Completion, Limits, ProviderError, Request
 from tests.fake_vendor import FakeVendor, Reply
 from tests.prompts.llm.conftest import Ask, eventually
@@ -83,6 +84,8 @@ def test_concurrency_is_bounded_over_event_loops(store: str, vendor: FakeVendor,
     assert (vendor.count, vendor.max_in_flight) == (10, 2)
 
 
+# What a call of these processes is estimated at, and takes: its input and its max_tokens.
+CALL_TOKENS = estimate_tokens(({"role": "user", "content": "a 0"},), {"max_tokens": 20})
 PROCESS = """
 import asyncio, json, sys
 from prompts.llm import client, limits
@@ -92,7 +95,8 @@ limits.MAX_QUEUE_S = given["max_queue_s"]
 limit = Limits(**given["limits"])
 endpoint = Endpoint(given["project"], "fake", "openai", "m", base_url=given["base_url"], limits=limit)
 async def main():
-    requests = [Request(endpoint, ({"role": "user", "content": f"{given['name']} {n}"},)) for n in range(8)]
+    messages = [({"role": "user", "content": f"{given['name']} {n}"},) for n in range(8)]
+    requests = [Request(endpoint, message, params={"max_tokens": 20}) for message in messages]
     await asyncio.gather(*map(client.complete, requests), return_exceptions=True)
 asyncio.run(main())
 """
@@ -101,13 +105,18 @@ asyncio.run(main())
 @pytest.mark.skipif(not settings.REDIS_URL, reason="REDIS_URL is not set")
 @pytest.mark.parametrize(
     ("limit", "max_queue_s", "calls", "at_once"),
-    [({"max_concurrency": 2}, 60, 16, 2), ({"requests_per_min": 6}, 2, 6, 6)],
-    ids=["concurrency", "requests"],
+    [
+        ({"max_concurrency": 2}, 60, 16, 2),
+        ({"requests_per_min": 6}, 2, 6, 6),
+        ({"tokens_per_min": 5 * CALL_TOKENS + 1}, 2, 5, 5),
+    ],
+    ids=["concurrency", "requests", "tokens"],
 )
 def test_limits_hold_over_processes(
     limit: dict, max_queue_s: float, calls: int, at_once: int, vendor: FakeVendor, ask: Ask
 ):
-    vendor.default = Reply(delay_s=0.03)
+    usage = {"prompt_tokens": CALL_TOKENS - 2, "completion_tokens": 2}
+    vendor.default = Reply(delay_s=0.03, usage=usage)
     given = {"project": ask().endpoint.project, "base_url": vendor.base_url}
     given |= {"limits": limit, "max_queue_s": max_queue_s}
     environment = os.environ | {
