@@ -17,7 +17,7 @@ from autoforge.models import Role
 from autoforge.services import create_api_key, get_or_create_project, revoke_api_key
 from monitoring.perf.errors import PerfError
 
-PROJECT = "perf"
+PROJECT, OTHER_PROJECT = "perf", "perf-other"
 _KEY_LIFE = timedelta(hours=6)
 # In the order in which a command line is looked at: `manage.py process web`.
 _KINDS = ("web", "worker", "beat")
@@ -76,11 +76,12 @@ class Processes:
 
 @dataclass(frozen=True)
 class Server:
-    """Where to send requests, and as whom."""
+    """Where to send requests, and as whom. `other_key` is of another project, "" where we cannot make one."""
 
     url: str
     key: str
     processes: Processes
+    other_key: str = ""
 
 
 def join_environment(var_dir: Path) -> None:
@@ -100,19 +101,24 @@ def join_environment(var_dir: Path) -> None:
 
 @contextmanager
 def joined_server(var_dir: Path) -> Iterator[Server]:
-    """The installation that we joined, with a key of the project `perf` that ends with the block."""
+    """The installation that we joined; its keys, of `perf` and `perf-other`, end with the block."""
     port = int(os.environ["PORT"])
+    with _key(PROJECT) as key, _key(OTHER_PROJECT) as other_key:
+        processes = Processes(partial(find_processes, port, var_dir))
+        yield Server(f"http://127.0.0.1:{port}", key, processes, other_key)
+
+
+@contextmanager
+def _key(project: str) -> Iterator[str]:
     key = create_api_key(
-        get_or_create_project(PROJECT),
+        get_or_create_project(project),
         name="manage.py perf",
         role=Role.OWNER,
         expires_at=timezone.now() + _KEY_LIFE,
         rate_limit_per_min=0,
     )
     try:
-        yield Server(
-            f"http://127.0.0.1:{port}", key.secret, Processes(partial(find_processes, port, var_dir))
-        )
+        yield key.secret
     finally:
         revoke_api_key(key.key)
 

@@ -4,19 +4,22 @@ import asyncio
 import math
 import uuid
 from argparse import ArgumentParser, Namespace
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from resource import RLIMIT_NOFILE, getrlimit
 from time import monotonic
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from monitoring.perf import listening, mix, telling
 from monitoring.perf.api import Api, api_of
+from monitoring.perf.client import Client
 from monitoring.perf.crowd import LABELS, Plan, marker
 from monitoring.perf.crowds import Crowds, crowds
 from monitoring.perf.errors import PerfError
 from monitoring.perf.listening import Seen
-from monitoring.perf.load import open_loop
+from monitoring.perf.load import Prepared, open_loop
 from monitoring.perf.measuring import measured
 from monitoring.perf.report import Figure, Report
 from monitoring.perf.runs import CellLoad, new_cells
@@ -52,7 +55,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--but-reading", action="store_true", help="the control: they follow, and read")
     parser.add_argument("--completions", type=int, default=0, help="clients that also stream completions")
-    parser.add_argument("--rest-rate", type=float, default=0.0, help="REST reads per second beside it")
+    parser.add_argument(
+        "--rest-rate", type=float, default=0.0, help="REST mix beside it, requests per second"
+    )
     parser.add_argument("--server", default="", help="a name for the report, if not that of the web server")
 
 
@@ -62,7 +67,7 @@ async def run(server: Server, options: Namespace) -> Report:
     report = Report(command=_command(options, server), sent=_description(options))
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(api_of(server, connections=32))
-        run_id = await mix.prepare(api) if options.rest_rate else ""
+        rest = await stack.enter_async_context(_rest_of(server, options))
         prompt = await _prepare(api, options)
         followers = round(options.connections * options.not_reading / 100)
         deaf = 0 if options.but_reading else followers
@@ -75,7 +80,7 @@ async def run(server: Server, options: Namespace) -> Report:
         seen = Seen()
         with measured(report, server):
             async with _sampled(server, seen):
-                await _load(api, crowd, seen, options, plan, run_id)
+                await _load(api, crowd, seen, options, plan, rest)
         told = await crowd.tell()
         after = await _counters(api)
     report.figures = [
@@ -161,6 +166,27 @@ async def _prepare(api: Api, options: Namespace) -> str:
     return prompt
 
 
+class _Rest(NamedTuple):
+    """What is asked beside the events."""
+
+    client: Client
+    requests: Iterator[Prepared]
+
+
+@asynccontextmanager
+async def _rest_of(server: Server, options: Namespace) -> AsyncIterator[_Rest | None]:
+    """The mix, in a project that nobody follows. Where they would be events, without its writes."""
+    if not options.rest_rate:
+        yield None
+        return
+    apart = replace(server, key=server.other_key or server.key)
+    async with api_of(apart, connections=32) as api:
+        requests = mix.mixed(api.client, await mix.prepare(api))
+        if not server.other_key:
+            requests = (each for each in requests if each.kind != "write")
+        yield _Rest(api.client, requests)
+
+
 @asynccontextmanager
 async def _busy_run(api: Api) -> AsyncIterator[str]:
     """The topic of a run with much to tell, that ends with the block."""
@@ -174,14 +200,16 @@ async def _busy_run(api: Api) -> AsyncIterator[str]:
         await api.answer("POST", f"runs/{run_id}/cancel")
 
 
-async def _load(api: Api, crowd: Crowds, seen: Seen, options: Namespace, plan: Plan, run_id: str) -> None:
+async def _load(
+    api: Api, crowd: Crowds, seen: Seen, options: Namespace, plan: Plan, rest: _Rest | None
+) -> None:
     await crowd.say("start")
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_emit(api, seen, options, plan.prompt))
         if plan.not_reading:
             tasks.create_task(_let_read(api, crowd, plan.not_reading))
-        if options.rest_rate:
-            tasks.create_task(_rest(api, seen, options, run_id))
+        if rest is not None:
+            tasks.create_task(_ask(rest, seen, options))
     await asyncio.sleep(_SETTLE_S)
 
 
@@ -204,10 +232,8 @@ async def _move(api: Api, seen: Seen, prompt: str, number: int) -> None:
         seen.not_emitted.add(number)
 
 
-async def _rest(api: Api, seen: Seen, options: Namespace, run_id: str) -> None:
-    """The mix without its writes: each of those would be an event for everybody."""
-    requests = (each for each in mix.mixed(api.client, run_id) if each.kind != "write")
-    seen.rest = await open_loop(api.client, requests, rate=options.rest_rate, seconds=options.duration)
+async def _ask(rest: _Rest, seen: Seen, options: Namespace) -> None:
+    seen.rest = await open_loop(rest.client, rest.requests, rate=options.rest_rate, seconds=options.duration)
 
 
 @asynccontextmanager
