@@ -22,7 +22,7 @@ from tests.e2e.conftest import free_port
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [path for path in (ROOT / "deploy").rglob("*") if path.is_file()]
 PAGES = [ROOT / "docs" / "operations.md", ROOT / "docs" / "scaling.md"]
-STARTED = re.compile(r"manage\.py (process [^\n\"'`;|&]*|migrate[^\n;,:`]*|check --[^\n.;`]*)")
+STARTED = re.compile(r"manage\.py (process [^\n\"'`;|&]*|migrate[^\n;,:`&]*|check --[^\n.;`\"]*)")
 PRODUCTION = {"DEBUG": "0", "SECRET_KEY": "s" * 50, "ALLOWED_HOSTS": "127.0.0.1", "AUTOFORGE_HTTPS": "1"}
 
 
