@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from monitoring.history import INTERVAL_S
 from monitoring.models import MetricSample
-from monitoring.numbers import Numbers, numbers_of
+from monitoring.numbers import Numbers, numbers_of, quantile_of
 
 LATELY = timedelta(minutes=5)
 # From these shares of a bound on it is near, or as good as reached.
@@ -129,9 +129,10 @@ def _websockets(moment: Moment) -> Iterator[Bound]:
 
 
 def _loop(moment: Moment) -> Iterator[Bound]:
-    lag_ms = moment.now.get("processes.loop_lag_ms.p99") or 0
+    lag_ms = quantile_of(moment.rise, "processes.loop_lag_buckets.", 0.99) or 0
     if (level := level_of(lag_ms, _LAGGING_MS)) is not Level.FINE:
-        yield Bound("Event loop", f"It wakes up {lag_ms:.0f} ms late (P99): something blocks it.", level)
+        text = f"It woke up {lag_ms:.0f} ms late (P99) in the last 5 min: something blocks it."
+        yield Bound("Event loop", text, level)
 
 
 def _requests(moment: Moment) -> Iterator[Bound]:

@@ -35,9 +35,17 @@ class AllProcesses(MultiProcessCollector):
         forget_gauges(self._folder)
         with _locked(self._folder, fcntl.LOCK_SH):
             # A file is empty for the moment in which its process makes it.
-            files = [str(path) for path in self._folder.glob("*.db") if path.stat().st_size]
+            files = [str(path) for path in self._folder.glob("*.db") if _size(path)]
             metrics: Iterable[Metric] = self.merge(files, accumulate=True)
             return metrics
+
+
+def _size(path: Path) -> int:
+    """0 for a file that another reader has just forgotten."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def forget_gauges(folder: Path) -> None:

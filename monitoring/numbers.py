@@ -1,5 +1,7 @@
 """A summary as flat numbers by dotted names: what the history keeps and the dashboard's script reads."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 Numbers = dict[str, float]
@@ -20,11 +22,25 @@ _LEVELS = (
     "websockets.outbox",
     "websockets.subscriptions",
 )
-_NO_LEVELS = ("pool.timeouts", "processes.cpu_seconds")
+_NO_LEVELS = (
+    "pool.timeouts",
+    "pool.wait_buckets.",
+    "processes.cpu_seconds",
+    "processes.loop_lag_buckets.",
+    "redis.hits",
+    "redis.misses",
+)
 # Of these the lowest is the worst.
-_LOWEST = ("pool.idle", "redis.hit_rate", "redis.up", "runs.parallel_efficiency", "runs.workers")
-# Latencies since the start say nothing of a moment: they come from the buckets.
-_UNKEPT = ("http.latency_ms.", "models.latency_ms.", "models.first_token_ms.")
+_LOWEST = ("pool.idle", "redis.up", "runs.parallel_efficiency", "runs.workers")
+# Percentiles and rates since the start say nothing of a moment: they come from the totals.
+_UNKEPT = (
+    "http.latency_ms.",
+    "models.latency_ms.",
+    "models.first_token_ms.",
+    "pool.wait_ms",
+    "processes.loop_lag_ms.",
+    "redis.hit_rate",
+)
 
 
 def numbers_of(summary: dict[str, Any], prefix: str = "") -> Numbers:
@@ -44,6 +60,40 @@ def numbers_of(summary: dict[str, Any], prefix: str = "") -> Numbers:
     return found
 
 
+Counts = list[tuple[float, float]]
+"""A histogram: (upper bound, observations in this bucket alone), in order."""
+
+
+def apart(up_to: Mapping[float, float]) -> Counts:
+    """Prometheus' buckets, of which each holds all below it too, each by itself."""
+    reached, counts = 0.0, []
+    for bound, count in sorted(up_to.items()):
+        counts.append((bound, count - reached))
+        reached = count
+    return counts
+
+
+def quantile(counts: Counts, share: float) -> float | None:
+    """Where `share` of all observations is reached, linear within its bucket; None without any.
+
+    Beyond the last bound it is that bound, as in Prometheus' histogram_quantile.
+    """
+    wanted = share * sum(count for _, count in counts)
+    below, reached = 0.0, 0.0
+    for bound, count in counts:
+        if wanted and reached + count >= wanted:
+            inside = 0.0 if math.isinf(bound) else (bound - below) * (wanted - reached) / count
+            return below + inside
+        below, reached = bound, reached + count
+    return None
+
+
+def quantile_of(numbers: Numbers, prefix: str, share: float) -> float | None:
+    """`quantile` of the histogram whose buckets are `prefix…` among `numbers`, in the unit of its bounds."""
+    buckets = {float(name.removeprefix(prefix)): n for name, n in numbers.items() if name.startswith(prefix)}
+    return quantile(sorted(buckets.items()), share)
+
+
 def _numbers_of_rows(rows: list[dict[str, Any]], name: str) -> Numbers:
     buckets = [row for row in rows if "le_ms" in row]
     sizes = [row["resident_bytes"] for row in rows if "resident_bytes" in row]
@@ -59,7 +109,7 @@ def worst_of(samples: list[Numbers]) -> Numbers:
     """The last of `samples`, with the worst of all where a number tells how things are."""
     together = dict(samples[-1])
     for name in together:
-        if name.startswith(_LEVELS) and name not in _NO_LEVELS:
+        if name.startswith(_LEVELS) and not name.startswith(_NO_LEVELS):
             choose = min if name in _LOWEST else max
             together[name] = choose(sample[name] for sample in samples if name in sample)
     return together

@@ -9,6 +9,7 @@ from django.conf import settings
 from prometheus_client.samples import Sample
 
 from monitoring.exposition import samples_by_name
+from monitoring.numbers import Counts, apart, quantile
 
 Samples = dict[str, list[Sample]]
 _TIMEOUT = "408"
@@ -20,7 +21,7 @@ def installation_summary() -> dict[str, Any]:
     """Totals since the processes started; latencies in milliseconds, memory in bytes. Staff only.
 
     None is what nobody knows, e.g. a percentile of nothing. `latency_ms` is of the requests that wait for no
-    model. The counts of `latency_buckets` are of one bucket each; the last one has no bound.
+    model. The counts of `…_buckets` are of one bucket each; the last one has no bound.
     """
     samples = samples_by_name()
     return {
@@ -47,10 +48,7 @@ def _http(samples: Samples) -> dict[str, Any]:
         "requests": sum(statuses.values()),
         "in_flight": _sum(samples["autoforge_http_requests_in_flight"]),
         "latency_ms": _percentiles_ms(own),
-        "latency_buckets": [
-            {"le_ms": None if math.isinf(bound) else bound * 1000, "count": count}
-            for bound, count in _counts(own)
-        ],
+        "latency_buckets": _rows_ms(own),
         "responses": statuses,
         "timeouts": statuses.get(_TIMEOUT, 0.0)
         + _sum(samples["autoforge_db_pool_timeouts_total"])
@@ -114,10 +112,12 @@ def _websockets(samples: Samples) -> dict[str, Any]:
 
 def _pool(samples: Samples) -> dict[str, Any]:
     """`wait_ms` is the 95th percentile."""
+    waits = samples["autoforge_db_pool_wait_seconds_bucket"]
     states = _sums(samples["autoforge_db_pool_connections"], "state")
     return {state: states.get(state, 0.0) for state in ("in_use", "idle", "overflow")} | {
         "limit": _sum(samples["autoforge_db_pool_limit"]),
-        "wait_ms": _quantile_ms(samples["autoforge_db_pool_wait_seconds_bucket"], 0.95),
+        "wait_ms": _quantile_ms(waits, 0.95),
+        "wait_buckets": _rows_ms(waits),
         "timeouts": _sum(samples["autoforge_db_pool_timeouts_total"]),
     }
 
@@ -129,6 +129,8 @@ def _redis(samples: Samples) -> dict[str, Any]:
         "up": _only(samples["autoforge_redis_up"]),
         "used_memory_bytes": _only(samples["autoforge_redis_used_memory_bytes"]),
         "max_memory_bytes": _only(samples["autoforge_redis_max_memory_bytes"]),
+        "hits": lookups.get("hit", 0.0),
+        "misses": lookups.get("miss", 0.0),
         "hit_rate": lookups.get("hit", 0.0) / total if total else None,
         "clients": _only(samples["autoforge_redis_clients"]),
         "queued_tasks": _only(samples["autoforge_redis_queued_tasks"]),
@@ -138,12 +140,14 @@ def _redis(samples: Samples) -> dict[str, Any]:
 def _processes(samples: Samples) -> dict[str, Any]:
     """`limit_bytes` is that of one process, None without one."""
     residents = samples["autoforge_process_resident_memory_bytes"]
+    lags = samples["autoforge_event_loop_lag_seconds_bucket"]
     return {
         "resident_bytes": _sum(residents),
         "limit_bytes": settings.MEMORY_LIMIT_BYTES or None,
         "cpu_seconds": _sum(samples["autoforge_process_cpu_seconds_total"]),
         "machine_cpu_ratio": _only(samples["autoforge_machine_cpu_ratio"]),
-        "loop_lag_ms": _percentiles_ms(samples["autoforge_event_loop_lag_seconds_bucket"]),
+        "loop_lag_ms": _percentiles_ms(lags),
+        "loop_lag_buckets": _rows_ms(lags),
         "by_process": [
             {
                 "pid": int(each.labels.get("pid", os.getpid())),
@@ -176,28 +180,19 @@ def _percentiles_ms(buckets: list[Sample]) -> dict[str, float | None]:
 
 
 def _quantile_ms(buckets: list[Sample], share: float) -> float | None:
-    """Where `share` of all observations is reached, linear within its bucket; None without any.
-
-    Beyond the last bound it is that bound, as in Prometheus' histogram_quantile.
-    """
-    counts = _counts(buckets)
-    wanted = share * sum(count for _, count in counts)
-    below, reached = 0.0, 0.0
-    for bound, count in counts:
-        if wanted and reached + count >= wanted:
-            inside = 0.0 if math.isinf(bound) else (bound - below) * (wanted - reached) / count
-            return (below + inside) * 1000
-        below, reached = bound, reached + count
-    return None
+    found = quantile(_counts(buckets), share)
+    return None if found is None else found * 1000
 
 
-def _counts(buckets: list[Sample]) -> list[tuple[float, float]]:
-    """(upper bound, observations in this bucket alone), in order."""
+def _rows_ms(buckets: list[Sample]) -> list[dict[str, float | None]]:
+    return [
+        {"le_ms": None if math.isinf(bound) else bound * 1000, "count": count}
+        for bound, count in _counts(buckets)
+    ]
+
+
+def _counts(buckets: list[Sample]) -> Counts:
     upto: dict[float, float] = defaultdict(float)
     for bucket in buckets:
         upto[float(bucket.labels["le"])] += bucket.value
-    reached, counts = 0.0, []
-    for bound, count in sorted(upto.items()):
-        counts.append((bound, count - reached))
-        reached = count
-    return counts
+    return apart(upto)

@@ -1,6 +1,5 @@
 """What is slow: requests by view and calls by provider, read from the histograms of all processes."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field
 from prometheus_client.samples import Sample
 
 from monitoring.exposition import samples_by_name
+from monitoring.numbers import apart, quantile
 
 _REQUESTS = "autoforge_http_request_seconds"
 # Requests of machines that watch us: nobody waits for them.
@@ -34,11 +34,15 @@ class Timing:
 
     @property
     def p50_ms(self) -> float | None:
-        return quantile_ms(self.bounds, 0.5)
+        return self._quantile_ms(0.5)
 
     @property
     def p95_ms(self) -> float | None:
-        return quantile_ms(self.bounds, 0.95)
+        return self._quantile_ms(0.95)
+
+    def _quantile_ms(self, share: float) -> float | None:
+        found = quantile(apart(self.bounds), share)
+        return None if found is None else found * 1000
 
 
 @dataclass
@@ -74,25 +78,6 @@ def timings(limit: int) -> Timings:
         view.share = view.total_s / whole_s
     slowest = sorted(views.values(), key=lambda view: view.total_s, reverse=True)
     return Timings(slowest[:limit], _providers(samples))
-
-
-def quantile_ms(bounds: dict[float, float], share: float) -> float | None:
-    """Where `share` of a histogram's values is reached, within a bucket by a straight line (as Prometheus).
-
-    `bounds` has cumulative counts by upper bound in seconds. Beyond the last finite bound it is that bound.
-    """
-    total = bounds.get(math.inf, 0.0)
-    if not total:
-        return None
-    low, below = 0.0, 0.0
-    for bound, count in sorted(bounds.items()):
-        if count >= share * total:
-            if math.isinf(bound):
-                break
-            inside = (share * total - below) / (count - below) if count > below else 1.0
-            return (low + (bound - low) * inside) * 1000
-        low, below = bound, count
-    return low * 1000
 
 
 def _timings(samples: dict[str, list[Sample]], metric: str, labels: Iterable[str]) -> dict[str, Timing]:

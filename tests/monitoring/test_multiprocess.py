@@ -1,5 +1,6 @@
 """What processes counted outlives them, in few files."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,4 +68,10 @@ def test_few_files_are_left_alone(tmp_path: Path):
 def test_a_file_that_is_being_made_harms_no_reader(tmp_path: Path):
     live(tmp_path, 1)
     (tmp_path / "counter_1.db").touch()
+    assert counted(tmp_path) == times(1)
+
+
+def test_a_file_that_is_gone_when_it_is_read_harms_no_reader(tmp_path: Path):
+    live(tmp_path, 1)
+    (tmp_path / f"counter_{os.getpid()}.db").symlink_to(tmp_path / "gone")
     assert counted(tmp_path) == times(1)

@@ -109,7 +109,7 @@ export function panels(caches) {
         { name: "idle", of: level("pool.idle") },
         { name: "beyond its size", of: level("pool.overflow") },
       ],
-      notes: [{ name: "wait", write: write.milliseconds, of: level("pool.wait_ms") }],
+      notes: [{ name: "wait", write: write.milliseconds, of: (span) => span.quantile("pool.wait_buckets.", 0.95) }],
     },
     {
       id: "redis",
@@ -119,7 +119,7 @@ export function panels(caches) {
       notes: [
         { name: "clients", write: write.count, of: level("redis.clients") },
         { name: "tasks", write: write.count, of: level("redis.queued_tasks") },
-        { name: "hits", write: write.percent, of: level("redis.hit_rate") },
+        { name: "hits", write: write.percent, of: (span) => span.share("redis.hits", "redis.misses") },
       ],
     },
     {
@@ -145,7 +145,7 @@ export function panels(caches) {
       lines: [{ name: "of one core", of: rate("processes.cpu_seconds") }],
       notes: [
         { name: "machine", write: write.percent, of: level("processes.machine_cpu_ratio") },
-        { name: "loop late by", write: write.milliseconds, of: level("processes.loop_lag_ms.p99") },
+        { name: "loop late by", write: write.milliseconds, of: (span) => span.quantile("processes.loop_lag_buckets.", 0.99) },
       ],
     },
     {
