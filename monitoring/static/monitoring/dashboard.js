@@ -31,6 +31,8 @@ const charts = panels(page.dataset.caches.split(","))
   .filter(({ id }) => figure(id))
   .map((panel) => new Chart(figure(panel.id), panel));
 const distribution = new Distribution(figure(DISTRIBUTION.id), DISTRIBUTION);
+// A range that was never looked at has no past yet, and needs no present.
+const followed = new Set(["live"]);
 let chosen = "live";
 let skewS = 0;
 let heardAt = 0;
@@ -47,6 +49,7 @@ async function fetchHistory(range) {
   if (Math.abs(theirs - Date.now() / 1000) > 2) skewS = theirs - Date.now() / 1000;
   const past = await response.json();
   RANGES[range].fill(past);
+  followed.add(range);
   // What came live is finer than any history: that only goes before it, once.
   if (!hasPast) RANGES.live.fill(past);
   hasPast = true;
@@ -57,9 +60,7 @@ function hear(message) {
   if (message.type !== "snapshot" && message.type !== "event") return;
   heardAt = now();
   const numbers = flatten(message.data);
-  // A range that was never looked at has no past yet, and needs no present.
-  const followed = Object.keys(RANGES).filter((range) => range === "live" || RANGES[range].moments.length);
-  const due = followed.filter((range) => RANGES[range].add(heardAt, numbers));
+  const due = [...followed].filter((range) => RANGES[range].add(heardAt, numbers));
   tell();
   if (due.includes(chosen)) draw();
 }
