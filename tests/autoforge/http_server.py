@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import django
 import psutil
 
 KINDS = ["uvicorn", "daphne"]
@@ -136,5 +137,6 @@ if __name__ == "__main__":
     from autoforge import processes
 
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.autoforge.http_settings"
+    django.setup()
     inherited = socket.socket(fileno=int(sys.argv[2]))
     {"uvicorn": processes.run_uvicorn, "daphne": processes.run_daphne}[sys.argv[1]](listener=inherited)
