@@ -48,6 +48,17 @@ def processes_fit_their_memory(**_: Any) -> list[CheckMessage]:
 
 
 @register(OURS)
+def bodies_can_arrive(**_: Any) -> list[CheckMessage]:
+    """Without a place or a lowest rate every larger body would be refused."""
+    bounds = {"HTTP_BODIES": settings.HTTP_BODIES, "HTTP_BODY_KB_PER_S": settings.HTTP_BODY_BYTES_PER_S}
+    return [
+        Error(f"AUTOFORGE_{name} must be at least 1: larger request bodies could not arrive.")
+        for name, bound in bounds.items()
+        if bound < 1
+    ]
+
+
+@register(OURS)
 def executor_is_known(**_: Any) -> list[CheckMessage]:
     """AUTOFORGE_EXECUTOR is one that exists, and Celery has a broker."""
     if settings.EXECUTOR not in ("inprocess", "celery"):

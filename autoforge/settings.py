@@ -280,8 +280,11 @@ HTTP_THREADS = env.int("AUTOFORGE_HTTP_THREADS", default=4)
 HTTP_QUEUE = env.int("AUTOFORGE_HTTP_QUEUE", default=1_000)  # requests waiting for a thread
 HTTP_STREAMS = env.int("AUTOFORGE_HTTP_STREAMS", default=32)  # responses of sync views sent in pieces
 HTTP_ASYNC_REQUESTS = env.int("AUTOFORGE_HTTP_ASYNC_REQUESTS", default=2_000)  # waiting for models
+HTTP_BODIES = env.int("AUTOFORGE_HTTP_BODIES", default=256)  # bodies arriving in pieces at once
 HTTP_SPOOL_BYTES = env.int("AUTOFORGE_HTTP_SPOOL_KB", default=256) * 1024  # larger bodies go to disk
 HTTP_BODY_IDLE_S = env.float("AUTOFORGE_HTTP_BODY_IDLE", default=30.0)  # silence inside a body
+# On the whole a body may not come slower, beyond one such silence.
+HTTP_BODY_BYTES_PER_S = env.int("AUTOFORGE_HTTP_BODY_KB_PER_S", default=8) * 1024
 HTTP_SHUTDOWN_S = env.float("AUTOFORGE_HTTP_SHUTDOWN", default=10.0)  # for requests in flight
 
 

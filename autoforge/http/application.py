@@ -24,7 +24,7 @@ from autoforge.http.answers import (
 )
 from autoforge.http.asgi import ClientLeft, Receive, Scope, Send
 from autoforge.http.async_handler import AsyncHandler
-from autoforge.http.body import discard, read_body
+from autoforge.http.body import Bodies, discard
 from autoforge.http.daphne import request_of
 from autoforge.http.handlers import BadQuery, SyncHandler, new_request
 from autoforge.http.threads import Threads
@@ -38,6 +38,7 @@ class HttpApplication:
     def __init__(self, *, is_async: Callable[[str], bool]) -> None:
         """`is_async(path)` says whether the view behind `path` waits for a model or streams."""
         self._is_async = is_async
+        self._bodies = Bodies()
         self._threads = Threads(settings.HTTP_THREADS, queue=settings.HTTP_QUEUE)
         self._sync = SyncHandler()
         self._async = AsyncHandler(self._threads)
@@ -81,7 +82,7 @@ class HttpApplication:
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._is_closing:
             raise _unavailable("The server is shutting down: try again in a few seconds.", 5)
-        body = await read_body(scope, receive)
+        body = await self._bodies.read(scope, receive)
         is_async = self._is_async(scope["path"])
         metrics.arrived(scope, waits_for_model=is_async)
         if is_async:

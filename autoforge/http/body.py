@@ -1,4 +1,4 @@
-"""Request bodies: bounded in size and in silence, large ones on disk."""
+"""Request bodies: bounded in size, in number while they arrive and in time, large ones on disk."""
 
 import asyncio
 import io
@@ -8,7 +8,7 @@ from typing import IO
 
 from django.conf import settings
 
-from autoforge.errors import AppError, TooLarge
+from autoforge.errors import AppError, TooLarge, Unavailable
 from autoforge.http.asgi import ClientLeft, Headers, Receive, Scope
 
 _IMPORT = re.compile(r"(/api/v1/datasets/.+|/admin/evaluations/dataset/\d+)/import/?")
@@ -31,22 +31,44 @@ def body_limit(path: str) -> int:
     return settings.MAX_IMPORT_BYTES if _IMPORT.fullmatch(path) else settings.MAX_BODY_BYTES
 
 
-async def read_body(scope: Scope, receive: Receive) -> IO[bytes]:
-    """The whole body, at its start. Raises TooLarge, BodyTimeout, ClientLeft.
+class Bodies:
+    """Takes in the bodies of requests; those that come in pieces are bounded in number."""
 
-    Writing to the file blocks the loop for as long as the page cache needs: microseconds a piece.
-    """
-    declared = declared_length(scope["headers"])
-    if declared == 0:
-        return io.BytesIO()
-    limit = body_limit(scope["path"])
-    if declared is not None and declared > limit:
-        raise too_large(limit)
-    try:
-        async with asyncio.timeout(None) as silence:
-            return await _collect(receive, limit, silence)
-    except TimeoutError as error:
-        raise BodyTimeout(f"The body stopped for {settings.HTTP_BODY_IDLE_S:g} seconds.") from error
+    def __init__(self) -> None:
+        self._arriving = 0
+
+    async def read(self, scope: Scope, receive: Receive) -> IO[bytes]:
+        """The whole body, at its start. Raises TooLarge, BodyTimeout, Unavailable, ClientLeft."""
+        declared = declared_length(scope["headers"])
+        if declared == 0:
+            return io.BytesIO()
+        limit = body_limit(scope["path"])
+        if declared is not None and declared > limit:
+            raise too_large(limit)
+        try:
+            async with asyncio.timeout(settings.HTTP_BODY_IDLE_S) as patience:
+                piece, is_complete = await next_piece(receive)
+                if not is_complete:
+                    return await self._collect(piece, receive, limit, patience)
+        except TimeoutError as error:
+            raise _too_slow() from error
+        if len(piece) > limit:
+            raise too_large(limit)
+        return io.BytesIO(piece)
+
+    async def _collect(
+        self, piece: bytes, receive: Receive, limit: int, patience: asyncio.Timeout
+    ) -> IO[bytes]:
+        if self._arriving >= settings.HTTP_BODIES:
+            raise Unavailable(
+                "As many request bodies arrive as this server can take: try again shortly.",
+                headers={"Retry-After": "1", "Connection": "close"},
+            )
+        self._arriving += 1
+        try:
+            return await _to_the_end(piece, receive, limit, patience)
+        finally:
+            self._arriving -= 1
 
 
 def declared_length(headers: Headers) -> int | None:
@@ -59,12 +81,18 @@ def declared_length(headers: Headers) -> int | None:
     return None if is_chunked else 0
 
 
-async def _collect(receive: Receive, limit: int, silence: asyncio.Timeout) -> IO[bytes]:
+async def _to_the_end(piece: bytes, receive: Receive, limit: int, patience: asyncio.Timeout) -> IO[bytes]:
+    """A body that began with `piece`.
+
+    Writing to the file blocks the loop for as long as the page cache needs: microseconds a piece.
+    """
     body = SpooledTemporaryFile(max_size=settings.HTTP_SPOOL_BYTES)  # noqa: SIM115  closed with the request
-    size, is_complete = 0, False
+    now = asyncio.get_running_loop().time
+    began, size, is_complete = now(), len(piece), False
     try:
+        body.write(piece)
         while not is_complete:
-            silence.reschedule(asyncio.get_running_loop().time() + settings.HTTP_BODY_IDLE_S)
+            patience.reschedule(_deadline(began, now(), size))
             piece, is_complete = await next_piece(receive)
             size += len(piece)
             if size > limit:
@@ -75,6 +103,19 @@ async def _collect(receive: Receive, limit: int, silence: asyncio.Timeout) -> IO
         raise
     body.seek(0)
     return body
+
+
+def _deadline(began: float, now: float, size: int) -> float:
+    """When to stop waiting: after silence, or when `size` bytes took longer than the lowest rate allows."""
+    return min(now, began + size / settings.HTTP_BODY_BYTES_PER_S) + settings.HTTP_BODY_IDLE_S
+
+
+def _too_slow() -> BodyTimeout:
+    idle_s, rate = settings.HTTP_BODY_IDLE_S, settings.HTTP_BODY_BYTES_PER_S
+    return BodyTimeout(
+        f"The body stopped for {idle_s:g} seconds, or came with less than {rate} bytes a second.",
+        headers={"Connection": "close"},
+    )
 
 
 async def next_piece(receive: Receive) -> tuple[bytes, bool]:

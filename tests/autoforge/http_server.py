@@ -99,6 +99,17 @@ def read(connection: http.client.HTTPConnection) -> Reply:
     return Reply(response.status, response.headers, response.read())
 
 
+def read_until_closed(client: socket.socket) -> bytes:
+    """All that still comes."""
+    answer = b""
+    try:
+        while piece := client.recv(65536):
+            answer += piece
+    except ConnectionResetError:
+        pass
+    return answer
+
+
 def assert_problem(reply: Reply, status: int, code: str) -> None:
     """It is an error as every route answers it."""
     assert (reply.status, reply.headers["Content-Type"]) == (status, "application/problem+json")

@@ -1,29 +1,13 @@
 """HTTP through real uvicorn and daphne processes."""
 
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-from tests.autoforge.http_server import KINDS, Server, ask, assert_problem, eventually, read, serve
+from tests.autoforge.http_server import ask, assert_problem, eventually, read, read_until_closed
 
 MIB = 1024 * 1024
 LIMIT = 2 * MIB
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def running(request: pytest.FixtureRequest, folder: Path) -> Iterator[Server]:
-    with serve(request.param, folder, DATABASE_URL="") as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Iterator[Server]:
-    """The module's server, with sentinel files of this test alone; nothing of it stays behind."""
-    server = running.for_test()
-    yield server
-    server.say("go")
 
 
 # Requests as they arrive
@@ -72,72 +56,6 @@ def test_a_connection_serves_many_requests(server):
         for number in range(5):
             reply = ask(connection, f"/echo/{number}", "POST", b"x" * number)
             assert (reply.json()["path"], reply.json()["size"]) == (f"/echo/{number}", number)
-
-
-# Bodies
-
-
-@pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, LIMIT])
-def test_bodies_arrive_whole(server, size):
-    body = bytes(range(256)) * (size // 256) + b"\x01" * (size % 256)
-    answer = server.ask("/echo", "POST", body).json()
-    assert (answer["size"], answer["sum"]) == (size, sum(body))
-
-
-def test_a_chunked_form_is_parsed(server):
-    pieces = iter([b"name=a", b"da&city=", b"London"])
-    headers = {"Transfer_Encoding": "chunked", "Content_Type": "application/x-www-form-urlencoded"}
-    assert server.ask("/form", "POST", pieces, **headers).json()["fields"] == {
-        "name": "ada",
-        "city": "London",
-    }
-
-
-def test_a_declared_body_over_the_limit_is_refused(server):
-    reply = server.ask("/echo", "POST", b"x" * (LIMIT + 1))
-    assert_problem(reply, 413, "too_large")
-    assert str(LIMIT) in reply.json()["detail"]
-
-
-def test_an_announced_flood_is_refused_before_it_comes(server):
-    if server.kind == "daphne":
-        pytest.skip("daphne reads the whole body before it calls the application")
-    with server.socket() as client:
-        client.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
-        assert b" 413 " in client.makefile("rb").readline()
-
-
-def test_a_chunked_body_over_the_limit_is_refused(server):
-    pieces = (b"x" * 100_000 for _ in range(40))
-    reply = server.ask("/echo", "POST", pieces, Transfer_Encoding="chunked")
-    assert_problem(reply, 413, "too_large")
-
-
-def test_an_import_may_be_larger(server):
-    pieces = (b"x" * MIB for _ in range(20))
-    reply = server.ask("/api/v1/datasets/a/b/import", "POST", pieces, Transfer_Encoding="chunked")
-    assert reply.json() == {"size": 20 * MIB}
-
-
-def test_an_import_has_a_limit_too(server):
-    pieces = (b"x" * MIB for _ in range(66))
-    reply = server.ask("/api/v1/datasets/a/import", "POST", pieces, Transfer_Encoding="chunked")
-    assert_problem(reply, 413, "too_large")
-
-
-def test_a_body_that_stops_is_given_up(server):
-    if server.kind == "daphne":
-        pytest.skip("daphne reads the whole body before it calls the application")
-    with server.socket() as client:
-        client.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
-        assert b" 408 " in client.makefile("rb").readline()
-
-
-def test_a_client_that_leaves_inside_its_body_holds_nothing(server):
-    for _ in range(8):
-        with server.socket() as client:
-            client.sendall(b"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\nabc")
-    assert server.ask("/echo").status == 200
 
 
 # Answers
@@ -235,16 +153,6 @@ def test_a_stream_that_fails_is_seen_to_be_incomplete(server):
     assert b"begin" in answer
     assert not answer.endswith(b"0\r\n\r\n")
     assert server.ask("/echo").status == 200
-
-
-def read_until_closed(client) -> bytes:
-    answer = b""
-    try:
-        while piece := client.recv(65536):
-            answer += piece
-    except ConnectionResetError:
-        pass
-    return answer
 
 
 # Bounds
