@@ -2,11 +2,14 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
+from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
@@ -14,9 +17,12 @@ from autoforge.db.threads import in_db_thread
 from autoforge.errors import Conflict, InvalidInput
 from autoforge.models import IdempotentRequest, Project
 
+logger = logging.getLogger(__name__)
+
 MAX_KEY_CHARS = 200
-# An answer not written after this long was lost with its process: the next try may run.
+# A claim not renewed for this long was lost with its process: the next try may run.
 ABANDONED_AFTER = timedelta(minutes=5)
+RENEWED_EVERY_S = 60.0
 
 
 def answer_once(request: HttpRequest, project: Project, produce: Callable[[], HttpResponse]) -> HttpResponse:
@@ -43,20 +49,60 @@ def answer_once(request: HttpRequest, project: Project, produce: Callable[[], Ht
 async def answer_once_async(
     request: HttpRequest, project: Project, produce: Callable[[], Awaitable[HttpResponse]]
 ) -> HttpResponse:
-    """`answer_once` for async views; a caller that leaves gives the key free again."""
+    """`answer_once` for async views, which may take long; a caller that leaves gives the key free again."""
     if not (key := _key(request)):
         return await produce()
-    match await in_db_thread(_begin)(request, project, key):
+    match await _begin_or_give_up(request, project, key):
         case HttpResponse() as first_answer:
             return first_answer
         case claim:
             try:
-                response = await produce()
+                async with _renewed(claim):
+                    response = await produce()
             except BaseException:
                 await asyncio.shield(in_db_thread(claim.delete)())
                 raise
-            await in_db_thread(_keep)(claim, response)
+            # Its work is done: a caller who leaves now gets the answer when it asks again.
+            await asyncio.shield(in_db_thread(_keep)(claim, response))
             return response
+
+
+async def _begin_or_give_up(
+    request: HttpRequest, project: Project, key: str
+) -> IdempotentRequest | HttpResponse:
+    """`_begin`; a caller that leaves meanwhile leaves no claim behind, which the thread would still write."""
+    beginning = asyncio.ensure_future(in_db_thread(_begin)(request, project, key))
+    try:
+        return await asyncio.shield(beginning)
+    except asyncio.CancelledError:
+        await asyncio.shield(_give_up(beginning))
+        raise
+
+
+async def _give_up(beginning: asyncio.Future[IdempotentRequest | HttpResponse]) -> None:
+    await asyncio.wait({beginning})
+    if beginning.exception() is None and isinstance(claim := beginning.result(), IdempotentRequest):
+        await in_db_thread(claim.delete)()
+
+
+@asynccontextmanager
+async def _renewed(claim: IdempotentRequest) -> AsyncIterator[None]:
+    """While the block is at work the claim does not look abandoned."""
+    renewing = asyncio.create_task(_renew(claim))
+    try:
+        yield
+    finally:
+        renewing.cancel()
+
+
+async def _renew(claim: IdempotentRequest) -> None:
+    ours = IdempotentRequest.objects.filter(pk=claim.pk, status=None)
+    while True:
+        await asyncio.sleep(RENEWED_EVERY_S)
+        try:
+            await in_db_thread(ours.update)(created_at=Now())
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("The claim on an Idempotency-Key was not renewed: %s", error)
 
 
 def _key(request: HttpRequest) -> str:

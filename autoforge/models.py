@@ -101,7 +101,10 @@ class KeySpending(models.Model):
 
 
 class IdempotentRequest(models.Model):
-    """The first answer to a request that carried an Idempotency-Key; `status` is NULL while it is made."""
+    """The first answer to a request that carried an Idempotency-Key.
+
+    While it is made, `status` is NULL and `created_at` is moved on from time to time.
+    """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=200)

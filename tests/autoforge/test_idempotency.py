@@ -1,18 +1,21 @@
-"""Idempotency-Key in synchronous views: `answer_once` around a view that counts its work."""
+"""Idempotency-Key: `answer_once` and `answer_once_async` around a view that counts its work."""
 
+import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Event
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from django.utils import timezone
 
+from autoforge.db.threads import in_db_thread
 from autoforge.errors import Conflict, InvalidInput
-from autoforge.idempotency import ABANDONED_AFTER, answer_once
+from autoforge.idempotency import ABANDONED_AFTER, answer_once, answer_once_async
 from autoforge.models import IdempotentRequest, Project
 
 
@@ -151,3 +154,78 @@ def test_of_many_at_the_same_moment_one_is_carried_out(project: Project) -> None
         others_done.set()
         assert next(finished).result() == 201
     assert work.done == 1
+
+
+async def nothing() -> HttpResponse:
+    return HttpResponse()
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_claim_at_work_for_long_is_not_given_up(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoforge.idempotency.RENEWED_EVERY_S", 0.05)
+    work, long_ago = Work(), timezone.now() - ABANDONED_AFTER
+
+    async def slow() -> HttpResponse:
+        await in_db_thread(IdempotentRequest.objects.update)(created_at=long_ago)
+        await in_db_thread(wait_for_renewal)(long_ago)
+        with pytest.raises(Conflict, match="still at work"):
+            await answer_once_async(request(), project, nothing)
+        return work()
+
+    assert (await answer_once_async(request(), project, slow)).status_code == 201
+    answered_at = (await IdempotentRequest.objects.aget()).created_at
+    assert (await answer_once_async(request(), project, slow)).headers["Idempotent-Replayed"] == "true"
+    await asyncio.sleep(0.2)
+    assert (await IdempotentRequest.objects.aget()).created_at == answered_at
+
+
+def wait_for_renewal(of: datetime) -> None:
+    deadline = time.monotonic() + 10
+    while IdempotentRequest.objects.get().created_at == of:
+        assert time.monotonic() < deadline, "it is not renewed"
+        time.sleep(0.02)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="it has no locks of rows to wait for")
+async def test_a_caller_that_leaves_at_once_leaves_no_claim(project: Project) -> None:
+    """It leaves while its claim waits for another's, which is then rolled back."""
+    claimed, may_go = Event(), Event()
+    other = asyncio.create_task(in_db_thread(claim_until)(project, claimed, may_go))
+    await asyncio.to_thread(claimed.wait, 10)
+    asked = asyncio.create_task(answer_once_async(request(), project, nothing))
+    await in_db_thread(until)(IS_WAITING)
+    asked.cancel()
+    await asyncio.sleep(0)
+    may_go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    await other
+    await in_db_thread(until)(IS_QUIET)
+    assert not await IdempotentRequest.objects.aexists()
+
+
+def claim_until(project: Project, claimed: Event, may_go: Event) -> None:
+    with transaction.atomic():
+        IdempotentRequest.objects.create(project=project, key="k1", fingerprint="")
+        claimed.set()
+        may_go.wait(20)
+        transaction.set_rollback(True)
+
+
+OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+IS_WAITING = f"SELECT count(*) = 1 {OTHERS} AND wait_event_type = 'Lock'"
+IS_QUIET = f"SELECT count(*) = 0 {OTHERS} AND state <> 'idle'"
+
+
+def until(question: str) -> None:
+    """Wait until PostgreSQL says yes."""
+    deadline = time.monotonic() + 10
+    is_so = False
+    while not is_so:
+        assert time.monotonic() < deadline, question
+        with connection.cursor() as cursor:
+            cursor.execute(question)
+            is_so = cursor.fetchone()[0]
