@@ -13,7 +13,8 @@ from prometheus_client import REGISTRY
 from autoforge.auth import Actor
 from autoforge.caching import clear_copies
 from autoforge.models import Project
-from evaluations.models import Result, ResultState, Run
+from evaluations.compat.langfuse.items import key_of
+from evaluations.models import Case, Result, ResultState, Run
 from evaluations.schemas import NewCase, NewRun, PromptRef
 from evaluations.services import add_cases, create_dataset, start_run
 from prompts.models import Prompt
@@ -22,9 +23,17 @@ from tests.conftest import ApiClient
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MANY = 7
-QUERIES = {"prompt-diff": "?from=1&to=2", "export": "?format=csv"}
-COVERED = ("api/v1/", "v1/")
-WRITING = {"completions", "ws-tickets", "openai-chat", "openai-embeddings", "openai-unknown"}
+QUERIES = {
+    "prompt-diff": "?from=1&to=2",
+    "export": "?format=csv",
+    "langfuse-items": "?datasetName=folder/d0",
+    "langfuse-experiments": "?fromStartTime=2020-01-01T00:00:00Z",
+    "langfuse-experiment-items": "?fromStartTime=2020-01-01T00:00:00Z&fields=core,io,scores",
+}
+COVERED = ("api/v1/", "v1/", "api/public/")
+WRITING = {"completions", "ws-tickets", "openai-chat", "openai-embeddings", "openai-unknown"} | {
+    f"langfuse-{name}" for name in ("prompt-labels", "run-items", "ingestion", "scores", "traces", "unknown")
+}
 # Not for keys; tests/monitoring/test_history.py asks for it.
 FOR_STAFF = {"metrics-history"}
 
@@ -72,6 +81,16 @@ def grow(project: Project, since: int, until: int) -> None:
         _run(project, actor)
 
 
+def grow_elsewhere(client: ApiClient, since: int, until: int) -> None:
+    """The same for what a Langfuse SDK makes: items, and cells of the first run over them."""
+    for number in range(since, until):
+        item = {"datasetName": "folder/d0", "id": f"item {number}", "input": {"q": str(number)}}
+        client.post("/api/public/dataset-items", item).expect(200)
+        for run in ("elsewhere", f"elsewhere {number}"):
+            cell = {"runName": run, "datasetItemId": f"item {number}", "traceId": f"{run} {number}"}
+            client.post("/api/public/dataset-run-items", cell).expect(200)
+
+
 def _run(project: Project, actor: Actor) -> None:
     """An ended run of two columns with a result for each cell."""
     new = NewRun(
@@ -115,8 +134,11 @@ def addresses(project: Project) -> dict[str, str]:
 
 def _filled(name: str, route: str, run: str, other_run: str) -> str:
     of_names = {"prompt": "folder/p0", "model": "m0", "dataset": "folder/d0", "cases": "folder/d0"}
+    of_names |= {"langfuse-prompt": "folder/p0", "langfuse-dataset": "folder/d0", "langfuse-run": "folder/d0"}
     own = next((of_names[word] for word in of_names if name.removeprefix("openai-").startswith(word)), "?")
+    first = Case.objects.order_by("pk")[0]
     values = {"name": own, "model": own, "run_id": run, "other_id": other_run}
+    values |= {"run_name": "elsewhere", "key": key_of(first)}
     for parameter in re.findall(r"<[a-z]+:([a-z_]+)>", route):
         assert values[parameter] != "?", f"{name}: say here what stands for the parameters of {route}"
         route = re.sub(rf"<[a-z]+:{parameter}>", values[parameter], route)
@@ -124,15 +146,18 @@ def _filled(name: str, route: str, run: str, other_run: str) -> str:
 
 
 def test_what_is_read_costs_the_same_whatever_there_is(
-    project: Project, viewer: ApiClient, settings: Any
+    project: Project, viewer: ApiClient, api: ApiClient, settings: Any
 ) -> None:
     settings.API_KEY_CACHE_S = 600
     grow(project, 0, 2)
+    grow_elsewhere(api, 0, 2)
     viewer.get("/api/v1/prompts").expect(200)  # from now on this process knows the key
     before = {name: cost(viewer, address) for name, address in addresses(project).items()}
     grow(project, 2, 2 + MANY)
+    grow_elsewhere(api, 2, 2 + MANY)
     after = {name: cost(viewer, address) for name, address in addresses(project).items()}
     assert after == before
     assert max(after.values()) <= 8
     lists = {"prompts", "prompt-versions", "prompt-labels", "models", "datasets", "cases", "runs", "results"}
+    lists |= {"langfuse-prompts", "langfuse-datasets", "langfuse-items", "langfuse-runs", "langfuse-run"}
     assert after.keys() >= lists | {"report", "compare", "export", "openai-models", "metrics-summary"}
