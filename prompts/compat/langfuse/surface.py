@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -38,7 +39,6 @@ class Exchange:
 
     request: HttpRequest
     actor: Actor
-    headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def project(self) -> Project:
@@ -82,36 +82,49 @@ def answers(**handlers: Handler) -> View:
 
     GET needs the role viewer, everything else the role editor.
     """
+    return _for_keys(partial(_answer, handlers))
+
+
+def _for_keys(answer: Handler) -> View:
+    """A view for everybody with a key: counted, and every answer says what is left of the key's limit."""
 
     def view(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        headers: dict[str, str] = {}
         try:
-            return _answer(request, handlers, kwargs)
+            exchange = _let_in(request, headers)
+            response = answer(exchange, **kwargs)
         except Exception as exc:
             error = as_app_error(exc)
             if error is None:
                 raise
-            return error_response(error)
+            response = error_response(error)
+        for name, value in headers.items():
+            response.headers[name] = value
+        return response
 
     # Who sends a session's cookie is asked for its token by `authenticate`.
     view.csrf_exempt = True  # type: ignore[attr-defined]  # read by Django's middleware
     return view
 
 
-def _answer(request: HttpRequest, handlers: dict[str, Handler], kwargs: dict[str, Any]) -> HttpResponse:
-    if "\0" in request.path or "%00" in request.META.get("QUERY_STRING", ""):
-        raise AppError("The address holds a NUL character.")
+def _let_in(request: HttpRequest, headers: dict[str, str]) -> Exchange:
+    """Authenticate and count the request; `headers` learn what is left. Raises AppError."""
     actor = authenticate(request)
     route = request.resolver_match.url_name if request.resolver_match else None
-    headers = admit(policies_for(actor, route or ""))
+    headers |= admit(policies_for(actor, route or ""))
+    return Exchange(request, actor)
+
+
+def _answer(handlers: dict[str, Handler], exchange: Exchange, **kwargs: Any) -> HttpResponse:
+    request = exchange.request
+    if "\0" in request.path or "%00" in request.META.get("QUERY_STRING", ""):
+        raise AppError("The address holds a NUL character.")
     method = "GET" if request.method == "HEAD" else str(request.method)
     if (handler := handlers.get(method)) is None:
         allowed = ", ".join(sorted({*handlers, "HEAD"} if "GET" in handlers else handlers))
         raise MethodNotAllowed(f"{method} is not allowed here, only {allowed}.", headers={"Allow": allowed})
-    actor.require(Role.VIEWER if method == "GET" else Role.EDITOR)
-    response = handler(Exchange(request, actor), **kwargs)
-    for name, value in headers.items():
-        response.headers[name] = value
-    return response
+    exchange.actor.require(Role.VIEWER if method == "GET" else Role.EDITOR)
+    return handler(exchange, **kwargs)
 
 
 def json_response(answer: object, status: int = 200) -> HttpResponse:
@@ -163,13 +176,10 @@ def open_to_all(show: Callable[[], HttpResponse]) -> View:
     return view
 
 
-def refuse_path(request: HttpRequest, **kwargs: Any) -> HttpResponse:
-    """The rest of the surface, for everybody with a key."""
-    try:
-        authenticate(request)
-    except AppError as error:
-        return error_response(error)
-    return error_response(NotFound(f"{request.method} {request.path} is not supported by this server."))
+def _refuse_path(exchange: Exchange, **_: Any) -> HttpResponse:
+    asked = f"{exchange.request.method} {exchange.request.path}"
+    raise NotFound(f"{asked} is not supported by this server.")
 
 
-refuse_path.csrf_exempt = True  # type: ignore[attr-defined]  # it changes nothing
+refuse_path = _for_keys(_refuse_path)
+"""The rest of the surface."""

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoforge.models import Project
+from autoforge.models import Project, Role
+from autoforge.services import create_api_key
 from prompts.compat.langfuse.texts import to_template, to_text
 from prompts.models import Prompt
 from prompts.rendering import render_value, variables
@@ -133,9 +134,6 @@ def test_a_stranger_finds_nothing(api: ApiClient, stranger: ApiClient, nobody: A
 
 
 def test_a_pair_of_keys_names_its_project(project: Project, api: ApiClient) -> None:
-    from autoforge.models import Role
-    from autoforge.services import create_api_key
-
     new = create_api_key(project, name="pair", role=Role.VIEWER)
 
     def basic(public: str) -> ApiClient:
@@ -188,6 +186,32 @@ def test_everything_is_refused_in_langfuses_form(
     answer = api.request(method, path, body).expect(status)
     assert (set(answer), answer["error"]) == ({"message", "error"}, error)
     assert answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", PROMPTS, 200),
+        ("GET", MOVIE, 404),
+        ("PUT", PROMPTS, 405),
+        ("POST", PROMPTS, 403),
+        ("GET", f"{PROMPTS}?limit=0", 400),
+        ("GET", f"{PROMPTS}?name=%00", 400),
+        ("GET", "/api/public/comments", 404),
+        ("POST", "/api/public/comments", 404),
+    ],
+)
+def test_every_answer_counts_and_says_what_is_left(
+    project: Project, method: str, path: str, status: int
+) -> None:
+    key = create_api_key(project, name="limited", role=Role.VIEWER, rate_limit_per_min=1)
+    answer = ApiClient(key.secret).request(method, path, b"{}")
+    answer.expect(status)
+    assert answer.headers["RateLimit-Policy"] == '"key";q=1;w=60'
+    assert answer.headers["RateLimit"].startswith('"key";r=0;t=')
+    beyond = ApiClient(key.secret).request(method, path, b"{}")
+    assert beyond.expect(429)["error"] == "TooManyRequestsError"
+    assert beyond.headers["RateLimit"].startswith('"key";r=0;t=') and beyond.headers["Retry-After"]
 
 
 def test_a_prompt_keeps_its_type(api: ApiClient) -> None:
