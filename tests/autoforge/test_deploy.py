@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from django.conf import settings
 from django.core.management import load_command_class
 from django.core.management.base import CommandError
@@ -82,6 +83,26 @@ def manage(environment: dict[str, str], *arguments: str, **changes: str) -> "sub
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.parametrize(("changes", "is_fine"), [({}, True), ({"AUTOFORGE_MEMORY_LIMIT_MB": "1"}, False)])
+def test_compose_sets_up_tables_and_checks_the_settings(
+    environment: dict[str, str], changes: dict[str, str], is_fine: bool
+) -> None:
+    setup = yaml.safe_load(text_of("compose.yaml"))["services"]["setup"]
+    script = [part.replace(".venv/bin/python", shlex.quote(sys.executable)) for part in setup["command"]]
+    done = subprocess.run(
+        [*setup["entrypoint"], *script],
+        check=False,
+        cwd=ROOT,
+        env=environment | changes,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert (done.returncode == 0) is is_fine, done.stdout
+    has_done_all = "Applying autoforge.0001" in done.stdout and "System check identified" in done.stdout
+    assert has_done_all is is_fine, done.stdout
 
 
 def test_a_web_process_tells_when_it_serves(environment: dict[str, str], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from prometheus_client import REGISTRY
 
 from autoforge.models import Project
 from evaluations import executor
-from tests.autoforge.test_query_counts import addresses, grow
+from tests.autoforge.test_query_counts import addresses, grow, grow_elsewhere
 from tests.conftest import ApiClient
 from tests.own_redis import OwnRedis, eventually, own_redis
 
@@ -46,6 +46,7 @@ def ask_everything(api: ApiClient, paths: dict[str, str], number: int) -> None:
 @pytest.mark.parametrize("how", ["stopped", "frozen"])
 def test_nothing_fails_and_all_heals(how: str, project: Project, api: ApiClient, own_redis: OwnRedis) -> None:
     grow(project, 0, 2)
+    grow_elsewhere(api, 0, 2)
     paths = addresses(project)
     ask_everything(api, paths, 0)
     before = failures()
