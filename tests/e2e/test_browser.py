@@ -221,6 +221,19 @@ def test_results_are_leafed_through_by_keys(server: Installation, browser: Brows
     browser.wait(lambda driver: f"/result/{first}/" in driver.current_url)
 
 
+def test_what_the_browser_paints_is_dark_on_dark_pages(browser: Browser) -> None:
+    def paints(scheme: str) -> str:
+        wanted = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", wanted)
+        browser.open("/admin/evaluations/run/")
+        browser.wait(lambda _: browser.count("html.dark") == (scheme == "dark"))
+        return browser.driver.execute_script("return getComputedStyle(document.documentElement).colorScheme")
+
+    assert paints("dark") == "dark"
+    assert paints("light") != "dark"
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
 def test_it_fits_a_phone(server: Installation, browser: Browser) -> None:
     run = start(server, models=["simulated"])
     server.wait_for_run(run)
