@@ -24,6 +24,8 @@ export const percent = known((value) => `${plain(value * 100, value > 0.9995 || 
 export const bytes = known((value) => (value < 1024 * MIB ? `${plain(value / MIB)} MiB` : `${plain(value / MIB / 1024)} GiB`));
 export const dollars = known((value) => (!value ? "$0" : value >= 0.01 ? `$${plain(value, value < 100 ? 2 : 0)}` : `$${Number(value.toPrecision(2))}`));
 export const dollarsPerHour = known((value) => `${dollars(value)}/h`);
+/** The same where there is little room. */
+export const aboutDollarsPerHour = known((value) => (value > 0 && value < 0.01 ? "< $0.01/h" : dollarsPerHour(value)));
 
 /** The upper bound of a bucket, in milliseconds, as short as an axis needs it. */
 export function bound(ms) {

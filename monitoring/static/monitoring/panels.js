@@ -26,7 +26,7 @@ export const TILES = {
   p95: { write: write.milliseconds, of: quantile(0.95) },
   errors: { write: write.percent, of: failing },
   calls: { write: write.perSecond, of: (span) => span.perSecond(calls(span)) },
-  cost: { write: write.dollarsPerHour, of: (span) => hourly(span.rate("models.cost_usd")) },
+  cost: { write: write.aboutDollarsPerHour, of: (span) => hourly(span.rate("models.cost_usd")) },
   hits: { write: write.percent, of: answered },
   efficiency: { write: write.percent, of: level("runs.parallel_efficiency") },
   memory: { write: write.bytes, of: level("processes.resident_bytes") },
