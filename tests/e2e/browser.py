@@ -46,7 +46,8 @@ class Browser:
         return len(self.driver.find_elements(By.CSS_SELECTOR, selector))
 
     def text(self, selector: str = "#content") -> str:
-        return self.find(selector).text
+        """What it says; a part that is just being replaced is read anew."""
+        return self.wait(lambda driver: [driver.find_element(By.CSS_SELECTOR, selector).text])[0]
 
     def fill(self, selector: str, text: str) -> None:
         field = self.find(selector)
@@ -54,7 +55,7 @@ class Browser:
         field.send_keys(text)
 
     def click(self, selector: str) -> None:
-        self.find(selector).click()
+        self.wait(lambda driver: [driver.find_element(By.CSS_SELECTOR, selector).click()])
 
     def wait(self, condition):
         """What `condition(driver)` returns once it is true; stale and missing elements are waited for."""
