@@ -120,10 +120,14 @@ class Session:
     async def _beat_once(self) -> None:
         # What is told is given to others: until the answer is here, it must stay true.
         busy = self._slots.hold()
-        self._share = await self._db.insist(claims.beat, self._worker, self._run.concurrency, busy)
-        self._slots.allow(self._share.slots)
-        self._source.expect_lanes(self._lane_count)
-        if not self._share.is_live:
+        share = await self._db.insist(claims.beat, self._worker, self._run.concurrency, busy)
+        if share.is_live:
+            self._share = share
+            self._slots.allow(share.slots)
+            self._source.expect_lanes(self._lane_count)
+        else:
+            # A cell that had begun when the run ended still needs a slot for its judge.
+            self._slots.allow(max(1, self._share.slots))
             self.stop()
 
     @property

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 from autoforge.models import Project
 from evaluations.claims import join_run
@@ -186,3 +187,18 @@ def test_a_server_that_cannot_stream_is_asked_for_whole_answers(
     question = {"model": "whole", "messages": [{"role": "user", "content": "hi"}]}
     assert api.post("/api/v1/completions", question).expect(200)["text"] == "Hello world"
     assert not vendor.calls[-1].body.get("stream")
+
+
+def test_cells_that_have_begun_are_judged_although_the_run_is_cancelled(
+    vendor: FakeVendor, gpt: ModelEndpoint, project: Project, api: Any, started: Any
+) -> None:
+    """One call at once: the first cell's judge waits for the second cell's call when the run ends."""
+    vendor.default = Reply(delay_s=2 * settings.RUN_HEARTBEAT_S)
+    verdict = '{"pass": true, "score": 1, "reason": "kind"}'
+    create_endpoint(project, name="judge", provider="simulated", settings={"output": verdict})
+    rubric = [{"type": "llm-rubric", "value": "is kind", "provider": "judge"}]
+    run = started(models=["gpt"], concurrency=1, scorers=rubric)
+    vendor.wait_until(lambda state: state.count == 2)
+    api.post(f"/api/v1/runs/{run['id']}/cancel").expect(200)
+    ended = wait_for_end(api, run["id"], 20)
+    assert (ended["state"], ended["done"], ended["passed"]) == ("cancelled", 2, 2)
