@@ -21,7 +21,7 @@ from tests.e2e.conftest import Installation
 from tests.e2e.test_serve import wait_until
 
 TEXT_BYTES = 1_000_000
-CELLS = 320
+CELLS = 400
 LARGE_PROMPT = {"name": "large", "type": "text", "template": "{{ n }} {{ q * 1000000 }}"}
 SLOW = {"name": "slow", "provider": "simulated", "settings": {"latency_ms": 4_000, "output": "echo"}}
 BRIEF = SLOW | {"settings": {"latency_ms": 7_000, "output": "a"}}
@@ -106,7 +106,7 @@ def test_above_the_soft_limit_caches_are_trimmed_and_websockets_refused(small):
 
 @pytest.mark.timeout(300)
 def test_at_the_limit_processes_make_room_for_fresh_ones_and_nothing_is_lost(small):
-    with small(190, "serve", "--web", "1", "--workers", "1") as server:
+    with small(250, "serve", "--web", "1", "--workers", "1") as server:
         prepare(server)
         (web,), (worker,) = server.processes("process web"), server.processes("process worker")
         wait_until_settled(server)
