@@ -315,22 +315,7 @@ METRICS_TOKEN = env.str("AUTOFORGE_METRICS_TOKEN", default="")
 MEMORY_LIMIT_BYTES = env.int("AUTOFORGE_MEMORY_LIMIT_MB", default=512) * 1024 * 1024
 MEMORY_SOFT_SHARE = 0.8
 PROMETHEUS_METRIC_NAMESPACE = "autoforge"
-PROMETHEUS_LATENCY_BUCKETS = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.2,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    float("inf"),
-)
+PROMETHEUS_LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10)
 
 # REST: strict bodies, no second validation of what our own types produced.
 DMR_SETTINGS = {

@@ -21,6 +21,14 @@ MIB = 1024 * 1024
 LIMIT = 2 * MIB
 
 
+@pytest.fixture
+def early(server: Server) -> Server:
+    """A server that shows us a body while it comes: daphne reads all of it before it calls us."""
+    if server.kind == "daphne":
+        pytest.skip("daphne reads the whole body before it calls the application")
+    return server
+
+
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, LIMIT])
 def test_bodies_arrive_whole(server, size):
     body = bytes(range(256)) * (size // 256) + b"\x01" * (size % 256)
@@ -43,10 +51,8 @@ def test_a_declared_body_over_the_limit_is_refused(server):
     assert str(LIMIT) in reply.json()["detail"]
 
 
-def test_an_announced_flood_is_refused_before_it_comes(server):
-    if server.kind == "daphne":
-        pytest.skip("daphne reads the whole body before it calls the application")
-    with server.socket() as client:
+def test_an_announced_flood_is_refused_before_it_comes(early):
+    with early.socket() as client:
         client.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
         assert b" 413 " in client.makefile("rb").readline()
 
@@ -69,21 +75,17 @@ def test_an_import_has_a_limit_too(server):
     assert_problem(reply, 413, "too_large")
 
 
-def test_a_body_that_stops_is_given_up(server):
-    if server.kind == "daphne":
-        pytest.skip("daphne reads the whole body before it calls the application")
-    with server.socket() as client:
+def test_a_body_that_stops_is_given_up(early):
+    with early.socket() as client:
         client.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
         assert b" 408 " in client.makefile("rb").readline()
-    with server.socket() as client:
+    with early.socket() as client:
         client.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
         assert b" 408 " in client.makefile("rb").readline()
 
 
-def test_a_body_that_drips_is_given_up(server):
-    if server.kind == "daphne":
-        pytest.skip("daphne reads the whole body before it calls the application")
-    with server.socket() as client:
+def test_a_body_that_drips_is_given_up(early):
+    with early.socket() as client:
         client.settimeout(0.2)
         begin_body(client, 10_000)
         answer = b""
@@ -109,18 +111,16 @@ def test_a_slow_body_that_keeps_coming_arrives(server):
     assert time.monotonic() - started > 1.5  # longer than a body may be silent
 
 
-def test_bodies_that_arrive_are_bounded_in_number(server):
-    if server.kind == "daphne":
-        pytest.skip("daphne reads the whole body before it calls the application")
-    with server.socket() as one, server.socket() as other:
+def test_bodies_that_arrive_are_bounded_in_number(early):
+    with early.socket() as one, early.socket() as other:
         for client in (one, other):
             begin_body(client, 4)
-        eventually(lambda: is_refused_a_body(server))
-        assert server.ask("/echo", "POST", b"whole").json()["size"] == 5
+        eventually(lambda: is_refused_a_body(early))
+        assert early.ask("/echo", "POST", b"whole").json()["size"] == 5
         for client in (one, other):
             client.sendall(b"yz")
             assert b" 200 " in client.makefile("rb").readline()
-    assert not is_refused_a_body(server)
+    assert not is_refused_a_body(early)
 
 
 def is_refused_a_body(server: Server) -> bool:
