@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -12,6 +12,7 @@ from autoforge.auth import Actor
 from realtime import metrics
 from realtime.frames import CloseCode, Frame
 from realtime.rights import Login, Right, right_of
+from realtime.ring import Ring
 from realtime.servers import Behind, Send, link_of
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class Connection:
             metrics.slow_closed.inc()
             self.close(CloseCode.TOO_SLOW, "too slow: reconnect and start from the snapshot")
 
+    @property
+    def idle_file(self) -> int:
+        """The file number of its socket, if nothing waits to be sent and others may write to it; else -1."""
+        return -1 if self.is_closing or self._outbox is not None else self._link.idle_file
+
     def close(self, code: int, reason: str = "") -> None:
         """Close after what is in the outbox; a client that does not read is dropped after CLOSE_GRACE_S."""
         if self.is_closing:
@@ -115,6 +121,23 @@ class Connection:
         self.is_closing = True
         logger.log(logging.DEBUG if isinstance(error, OSError) else logging.ERROR, "Not sent: %r", error)
         self._link.abort()
+
+
+def offer_all(connections: Sequence[Connection], frame: Frame, ring: Ring | None) -> None:
+    """`offer` to each; with a `ring` in one system call to all that keep up, which may be SLOTS at most."""
+    if ring is None or ring.is_broken:
+        for connection in connections:
+            connection.offer(frame)
+        return
+    files = [connection.idle_file for connection in connections]
+    idle = [connection for connection, file in zip(connections, files, strict=True) if file >= 0]
+    shortfalls = ring.send([file for file in files if file >= 0], frame.wire)
+    for connection, file in zip(connections, files, strict=True):
+        if file < 0:
+            connection.offer(frame)
+    for place, taken in shortfalls:
+        rest: Any = memoryview(frame.wire)[taken:]  # a copy for each would be much
+        idle[place].offer(Frame((), rest))
 
 
 class _Outbox:

@@ -13,18 +13,19 @@ from django.conf import settings
 from autoforge.errors import AppError, NotFound, Unavailable
 from realtime import metrics
 from realtime.bus import Bus
-from realtime.connection import Connection
+from realtime.connection import Connection, offer_all
 from realtime.frames import Event, Frame, Snapshot, encode, error_frame, joined
+from realtime.ring import SLOTS, Ring
 from realtime.threads import in_thread
 from realtime.topics import Topic, is_over
 
 logger = logging.getLogger(__name__)
 
 # Sends in a row before everything else in the process gets its turn.
-FAN_OUT_BURST = 200
-# A crowd is not served all the time: after handing out, wait this share of the CPU time that it took.
+FAN_OUT_BURST = SLOTS
+# A crowd is not served all the time: what handing out took, at most this, belongs to everybody else next.
 # What happens meanwhile goes out together: a write of many events costs hardly more than one of one.
-REST_SHARE = 0.5
+MAX_REST_S = 0.2
 # From one read of a topic's state to the next.
 READ_PAUSE_S = 0.05
 # Events that go out together, at most.
@@ -42,13 +43,14 @@ class Feed:
     One worker task does what takes time; it ends when there is nothing left to do.
     """
 
-    def __init__(self, topic: Topic, bus: Bus, forget: Callable[["Feed"], None]) -> None:
+    def __init__(self, topic: Topic, bus: Bus, ring: Ring | None, forget: Callable[["Feed"], None]) -> None:
         self.topic = topic
         self.seq = 0
         self.joining: set[Connection] = set()
         self.reading: set[Connection] = set()
         self.live: set[Connection] = set()
         self._bus = bus
+        self._ring = ring
         self._forget = forget
         self._held: list[Frame] = []
         self._pending: deque[tuple[str, bytes]] = deque()
@@ -206,9 +208,9 @@ class Feed:
     async def _send_pending(self) -> None:
         try:
             while self._pending:
-                started = time.thread_time()
+                started = time.monotonic()
                 await self._send_together()
-                await asyncio.sleep((time.thread_time() - started) * REST_SHARE)
+                await asyncio.sleep(min(time.monotonic() - started, MAX_REST_S))
         except Exception:
             logger.exception("Events of %s could not be handed out", self.topic.name)
         finally:
@@ -237,11 +239,11 @@ class Feed:
 
     async def _hand_out(self, frame: Frame, followers: set[Connection]) -> None:
         """To each of `followers` that has not left meanwhile."""
-        for count, connection in enumerate(list(followers), 1):
-            if connection in followers:
-                connection.offer(frame)
-            if count % FAN_OUT_BURST == 0:
-                await asyncio.sleep(0)
+        everybody = list(followers)
+        for start in range(0, len(everybody), FAN_OUT_BURST):
+            some = everybody[start : start + FAN_OUT_BURST]
+            offer_all([each for each in some if each in followers], frame, self._ring)
+            await asyncio.sleep(0)
         metrics.sent.inc(len(frame.texts) * len(followers))
 
     async def _join_group(self) -> None:

@@ -19,6 +19,7 @@ class Frame:
     """Text frames ready to be sent, in a row; made once and shared by every connection that gets them.
 
     `texts` are their payloads in UTF-8, `wire` all of them as a server's bytes (RFC 6455 section 5.2).
+    What is left of some that were sent in part has no texts.
     """
 
     __slots__ = ("texts", "wire")

@@ -12,6 +12,7 @@ from realtime.connection import Connection
 from realtime.feed import FAN_OUT_BURST, Feed
 from realtime.frames import CloseCode, Closing, Unsubscribed, encode
 from realtime.rights import withdrawn
+from realtime.ring import open_ring
 from realtime.shutdown import before_stop
 from realtime.threads import in_thread
 from realtime.topics import Topic
@@ -42,6 +43,7 @@ class Hub:
         self.connections: set[Connection] = set()
         self.feeds: dict[str, Feed] = {}
         self.bus = open_bus()
+        self._ring = open_ring()
         self.is_draining = False
         self._emptied = asyncio.Event()
         self._tasks = [
@@ -77,7 +79,7 @@ class Hub:
             metrics.subscriptions.inc()
         feed = self.feeds.get(topic.group)
         if feed is None:
-            feed = self.feeds[topic.group] = Feed(topic, self.bus, self._forget)
+            feed = self.feeds[topic.group] = Feed(topic, self.bus, self._ring, self._forget)
         connection.feeds[topic.name] = feed
         feed.add(connection)
 

@@ -70,6 +70,7 @@ class LeanProtocol(Link, WebSocketsSansIOProtocol):
         "curr_msg_data_type",
         "default_headers",
         "disconnected",
+        "file",
         "frames",
         "handshake_complete",
         "handshake_initiated",
@@ -102,6 +103,7 @@ class LeanProtocol(Link, WebSocketsSansIOProtocol):
         self.queue: Any = _Inbox()
         self.writable = _WRITABLE
         self.pings_unheard = 0
+        self.file = -1
 
     def data_received(self, data: bytes) -> None:
         self.pings_unheard = 0
@@ -144,7 +146,10 @@ class LeanProtocol(Link, WebSocketsSansIOProtocol):
         """Called once, when the handshake has been answered: from now on nobody asks what it was."""
         self.request.headers = _NO_HEADERS  # the parser keeps the request
         self.request = self.response = self.server = self.client = None  # type: ignore[assignment]  # ours
-        bound_buffers(self.transport.get_extra_info("socket"))
+        sock = self.transport.get_extra_info("socket")
+        bound_buffers(sock)
+        if sock is not None and self.transport.get_extra_info("sslcontext") is None:
+            self.file = sock.fileno()
         if self.ping_interval:
             _heart_of(self).start()
 
@@ -166,6 +171,11 @@ class LeanProtocol(Link, WebSocketsSansIOProtocol):
             raise ConnectionError("The WebSocket is closed.")
         self.transport.write(frame.wire)
         return None if self.writable is _WRITABLE else self.writable.wait()
+
+    @property
+    def idle_file(self) -> int:
+        is_open = not (self.disconnected or self.close_sent or self.transport.is_closing())
+        return self.file if is_open and not self.transport.get_write_buffer_size() else -1
 
     def close(self, code: int, reason: str) -> Behind:
         message: Any = close_message(code, reason)

@@ -32,6 +32,11 @@ class Link(ABC):
     def write(self, frame: Frame) -> Behind:
         """Send `frame`. Raises ConnectionError, or what else the server raises, when the client has gone."""
 
+    @property
+    def idle_file(self) -> int:
+        """The file number of its socket, if somebody else may write to it now; -1 if not."""
+        return -1
+
     @abstractmethod
     def close(self, code: int, reason: str) -> Behind:
         """Say why, and close."""

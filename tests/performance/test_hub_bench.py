@@ -31,7 +31,7 @@ def actor() -> Actor:
 
 async def crowded_feed() -> Feed:
     topic = topics.Topic("prompts", "prompts.1", dict)
-    feed = Feed(topic, LocalBus(), forget=lambda _: None)
+    feed = Feed(topic, LocalBus(), ring=None, forget=lambda _: None)
     one = actor()
     for _ in range(FOLLOWERS):
         feed.add(Connection(send, one))

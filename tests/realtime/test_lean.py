@@ -90,6 +90,25 @@ async def test_who_does_not_read_is_waited_for(address: str, application: Applic
         assert application.protocol.write(encode(Pong())) is None
 
 
+async def test_others_may_write_only_while_nothing_waits(address: str, application: Application) -> None:
+    async with connect(address, compression=None, max_size=None, max_queue=1) as client:
+        await client.send("hello")
+        await client.recv()
+        protocol = application.protocol
+        assert protocol.idle_file == protocol.transport.get_extra_info("socket").fileno()
+        written = 1
+        while (behind := protocol.write(encode(Unsubscribed("x" * 1_000_000)))) is None:
+            written += 1
+        assert protocol.idle_file == -1
+        waiting = asyncio.ensure_future(behind)
+        for _ in range(written):
+            await client.recv()
+        await waiting
+        await eventually(lambda: protocol.idle_file >= 0)
+        protocol.transport.abort()
+        assert protocol.idle_file == -1
+
+
 async def test_pings_end_only_who_says_nothing(address: str) -> None:
     async with connect(address, ping_interval=None) as talker, silent(address) as deaf:
         with suppress(ConnectionResetError):
