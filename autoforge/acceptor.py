@@ -1,7 +1,8 @@
 """Accepts connections of a socket that several processes share, each its fair part.
 
 An event loop that waits for connections is woken together with those of all other processes, and the
-one that happens to be quicker takes nearly all. Who waits in `accept` itself is woken in turn.
+one that happens to be quicker takes nearly all. Who waits in `accept` itself is woken in turn, and of a
+crowd that comes at once takes one only before the others had time to do the same.
 """
 
 import asyncio
@@ -14,6 +15,8 @@ from contextlib import suppress
 
 # How often a thread that waits for a connection looks whether it is still wanted.
 LOOK_S = 0.1
+# After each connection, the others' turn: 50 at once went to one process of two as a whole.
+TURN_S = 0.0005
 # After a refusal by the system, as when too many files are open.
 REST_S = 0.1
 
@@ -51,6 +54,7 @@ class Acceptor:
                 continue
             with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._adopt, connection)
+            time.sleep(TURN_S)
 
     def _adopt(self, connection: socket.socket) -> None:
         with suppress(OSError):  # it is gone already

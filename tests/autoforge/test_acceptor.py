@@ -67,6 +67,19 @@ def test_each_gets_its_part(listener: socket.socket) -> None:
     assert heard.count(b"a") >= CONNECTIONS // 4 <= heard.count(b"b")
 
 
+def test_each_gets_its_part_of_a_crowd_that_comes_at_once(listener: socket.socket) -> None:
+    sides = [Side(listener, name) for name in (b"a", b"b")]
+    clients = [socket.create_connection(listener.getsockname(), timeout=30) for _ in range(CONNECTIONS)]
+    try:
+        heard = [client.recv(1) for client in clients]
+    finally:
+        for client in clients:
+            client.close()
+        for side in sides:
+            side.end()
+    assert heard.count(b"a") >= CONNECTIONS // 4 <= heard.count(b"b")
+
+
 def test_who_ends_leaves_connections_to_the_others(listener: socket.socket) -> None:
     first = Side(listener, b"a")
     second = Side(listener, b"b")

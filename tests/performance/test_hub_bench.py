@@ -1,8 +1,9 @@
 """What one event costs the hub, and what one client costs in memory."""
 
 import asyncio
+import socket
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from realtime.bus import LocalBus
 from realtime.connection import Connection
 from realtime.feed import Feed
 from realtime.frames import Complete, decode
+from realtime.ring import SLOTS, open_ring
 from tests.realtime.clients import eventually
 
 FOLLOWERS = 10_000
@@ -55,6 +57,41 @@ def test_one_event_to_ten_thousand(benchmark: Callable[..., Any], runner: asynci
 
     benchmark(lambda: runner.run(hand_out()))
     assert feed.seq > 0
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    made = [socket.socketpair() for _ in range(SLOTS)]
+    yield made
+    for pair in made:
+        for each in pair:
+            each.close()
+
+
+@pytest.mark.parametrize("way", ["one call each", "one call"])
+def test_one_event_into_many_sockets(
+    benchmark: Any, pairs: list[tuple[socket.socket, socket.socket]], way: str
+) -> None:
+    """As many as one system call takes; what was sent is read between the rounds."""
+    ring = open_ring()
+    if ring is None:
+        pytest.skip("this system has no io_uring, or forbids it")
+    files = [ours.fileno() for ours, _ in pairs]
+
+    def read() -> None:
+        for _, theirs in pairs:
+            theirs.recv(len(EVENT))
+
+    def send_each() -> None:
+        for ours, _ in pairs:
+            ours.send(EVENT)
+
+    def send_all() -> None:
+        assert ring.send(files, EVENT) == []
+
+    once = send_all if way == "one call" else send_each
+    once()
+    benchmark.pedantic(once, setup=read, rounds=200)
 
 
 def test_a_message_from_a_client(benchmark: Callable[..., Any]) -> None:
