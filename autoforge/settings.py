@@ -307,7 +307,7 @@ WS_MAX_CONNECTIONS = env.int("AUTOFORGE_WS_MAX_CONNECTIONS", default=15_000)
 WS_MAX_FRAME_BYTES = env.int("AUTOFORGE_WS_MAX_FRAME_KB", default=256) * 1024
 WS_OUTBOX_FRAMES = env.int("AUTOFORGE_WS_OUTBOX", default=256)
 WS_OUTBOX_BYTES = env.int("AUTOFORGE_WS_OUTBOX_KB", default=8_192) * 1024
-# One system call for many sockets, where the system has it (Linux) and uvicorn serves.
+# One system call for many sockets, where the system has it (Linux).
 WS_IO_URING = env.bool("AUTOFORGE_WS_IO_URING", default=True)
 WS_TICKET_TTL_S = 30
 

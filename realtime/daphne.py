@@ -55,8 +55,15 @@ class BoundProtocol(Link, WebSocketProtocol):
 
     def write(self, frame: Frame) -> Behind:
         # daphne's own way refuses to send more than it would receive.
-        self._open_transport().write(frame.wire)
+        self._open_transport().write(bytes(frame.wire))
         return None if self._resumed is None else self._resumed.wait()
+
+    @property
+    def idle_file(self) -> int:
+        transport = self.transport
+        is_open = self.state == self.STATE_OPEN and transport.connected and not transport.disconnecting
+        waits = transport.dataBuffer or transport._tempDataLen
+        return transport.fileno() if is_open and not (waits or transport.TLS) else -1
 
     def close(self, code: int, reason: str) -> Behind:
         self._open_transport()
