@@ -62,7 +62,7 @@ class BoundProtocol(Link, WebSocketProtocol):
     def idle_file(self) -> int:
         transport = self.transport
         is_open = self.state == self.STATE_OPEN and transport.connected and not transport.disconnecting
-        waits = transport.dataBuffer or transport._tempDataLen
+        waits = transport.dataBuffer or transport._tempDataLen  # Twisted's: what it has yet to send
         return transport.fileno() if is_open and not (waits or transport.TLS) else -1
 
     def close(self, code: int, reason: str) -> Behind:

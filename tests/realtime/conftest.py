@@ -4,15 +4,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.test import override_settings
 
 from autoforge.local_services import ServiceError, local_services
+from autoforge.models import Project
+from realtime import hub
+from realtime.hub import Hub
 from tests.realtime.clients import ROOT, WebProcess
+from tests.realtime.following import OUTBOX, Topic
 
 # Small bounds, so that tests reach them; the database is a file, whatever the other tests use.
 SMALL_BOUNDS = {
@@ -82,3 +87,14 @@ def pair(var_dir: Path, world: dict[str, Any], redis_url: str) -> Iterator[tuple
     finally:
         first.close()
         second.close()
+
+
+@pytest.fixture
+async def the_hub() -> AsyncIterator[Hub]:
+    with override_settings(REDIS_URL="", WS_OUTBOX_FRAMES=OUTBOX):
+        yield hub.current()
+
+
+@pytest.fixture
+def topic(project: Project) -> Topic:
+    return Topic(project)

@@ -19,7 +19,7 @@ from realtime.connection import Connection
 from realtime.rights import right_of, withdrawn
 from realtime.topics import is_staff
 from tests.conftest import ApiClient
-from tests.realtime.test_hub import Wire
+from tests.realtime.following import Wire
 
 
 @pytest.mark.parametrize(

@@ -1,122 +1,24 @@
 """The hub in this process, with reads and sends that last as long as the test wants."""
 
 import asyncio
-import json
-import threading
 import time
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
-from django.test import override_settings
 
 from autoforge.auth import Actor
 from autoforge.models import Project
 from evaluations.events import RunEnded
 from evaluations.events import emit as emit_run_event
 from evaluations.models import Dataset, Run, RunState
-from prompts import events
-from realtime import connection as connections
-from realtime import hub, topics
+from realtime import topics
 from realtime.bus import RESYNC, LocalBus, Message
 from realtime.connection import Connection
 from realtime.feed import READ_PAUSE_S
-from realtime.frames import Unsubscribed, encode
 from realtime.hub import Hub
 from tests.realtime.clients import eventually
+from tests.realtime.following import OUTBOX, Topic, Wire, follow, outline
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
-
-OUTBOX = 8
-
-
-class Wire:
-    """What a server gives an application to send with; `is_open` False: the client does not read."""
-
-    def __init__(self) -> None:
-        self.sent: list[dict[str, Any]] = []
-        self.is_open = asyncio.Event()
-        self.is_open.set()
-        self.was_aborted = False
-
-    async def __call__(self, message: dict[str, Any]) -> None:
-        await self.is_open.wait()
-        self.sent.append(message)
-
-    @property
-    def transport(self) -> "Wire":
-        return self
-
-    @property
-    def protocol(self) -> "Wire":
-        return self
-
-    def abort(self) -> None:
-        self.was_aborted = True
-
-    def messages(self) -> list[dict[str, Any]]:
-        return [json.loads(each["text"]) for each in self.sent if each["type"] == "websocket.send"]
-
-    async def has(self, count: int) -> list[dict[str, Any]]:
-        """The messages, once there are `count`."""
-        await eventually(lambda: len(self.sent) >= count)
-        return self.messages()
-
-
-class Topic:
-    """`prompts`, with a state that is read when the test lets it."""
-
-    def __init__(self, project: Project) -> None:
-        self.project_id = project.pk
-        self.topic = topics.Topic("prompts", topics.prompts_group(project.pk), self._read)
-        self.reads = 0
-        self.fails = False
-        self._started, self._finish = threading.Semaphore(0), threading.Semaphore(0)
-
-    def _read(self) -> dict[str, int]:
-        self.reads += 1
-        number = self.reads
-        self._started.release()
-        assert self._finish.acquire(timeout=30)
-        if self.fails:
-            raise OSError("the database is away")
-        return {"read": number}
-
-    async def is_being_read(self) -> None:
-        assert await asyncio.to_thread(self._started.acquire, timeout=30)
-
-    def let_read(self, times: int = 1) -> None:
-        self._finish.release(times)
-
-    async def happen(self, *versions: int) -> None:
-        """Events, from another thread, and handed out as far as may be."""
-        for version in versions:
-            event = events.VersionCreated(project_id=self.project_id, prompt="p", version=version)
-            await asyncio.to_thread(events.emit, event)
-        await asyncio.sleep(0.02)
-
-
-@pytest.fixture
-async def the_hub() -> AsyncIterator[Hub]:
-    with override_settings(REDIS_URL="", WS_OUTBOX_FRAMES=OUTBOX):
-        yield hub.current()
-
-
-@pytest.fixture
-def topic(project: Project) -> Topic:
-    return Topic(project)
-
-
-def follow(the_hub: Hub, actor: Actor, topic: Topic) -> tuple[Wire, Connection]:
-    wire = Wire()
-    connection = Connection(wire, actor)
-    the_hub.enter(connection)
-    the_hub.subscribe(connection, topic.topic)
-    return wire, connection
-
-
-def outline(messages: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    return [(each["type"], each["seq"]) for each in messages]
 
 
 async def test_what_happens_during_the_read_follows_the_snapshot(
@@ -261,67 +163,6 @@ async def test_who_leaves_during_the_read_gets_nothing(the_hub: Hub, actor: Acto
     await topic.happen(1)
     assert wire.sent == []
     assert topic.topic.group not in the_hub.feeds
-
-
-async def test_a_client_that_does_not_read_is_closed_alone(the_hub: Hub, actor: Actor, topic: Topic) -> None:
-    topic.let_read(2)
-    slow, _ = follow(the_hub, actor, topic)
-    quick, _ = follow(the_hub, actor, topic)
-    await slow.has(1)
-    slow.is_open.clear()
-    await topic.happen(*range(OUTBOX + 5))
-    assert outline(await quick.has(OUTBOX + 6))[-1] == ("event", OUTBOX + 5)
-    assert len(slow.sent) == 1
-    slow.is_open.set()
-    await slow.has(3)
-    # What was under way still arrives, then the reason; the outbox is dropped.
-    assert outline(slow.messages()) == [("snapshot", 0), ("event", 1)]
-    assert slow.sent[-1].items() >= {"type": "websocket.close", "code": 4408}.items()
-    assert not slow.was_aborted
-
-
-async def test_few_large_frames_are_too_far_behind_too(the_hub: Hub, actor: Actor, topic: Topic) -> None:
-    topic.let_read()
-    slow, connection = follow(the_hub, actor, topic)
-    await slow.has(1)
-    slow.is_open.clear()
-    large = encode(Unsubscribed("x" * 600))
-    with override_settings(WS_OUTBOX_BYTES=1_000):
-        for _ in range(2):  # the first is under way, the second waits
-            connection.offer(large)
-        assert not connection.is_closing
-        connection.offer(large)
-    assert connection.is_closing
-    slow.is_open.set()
-    await slow.has(3)
-    assert slow.sent[-1].items() >= {"type": "websocket.close", "code": 4408}.items()
-
-
-async def test_a_client_that_catches_up_misses_nothing(the_hub: Hub, actor: Actor, topic: Topic) -> None:
-    topic.let_read()
-    wire, connection = follow(the_hub, actor, topic)
-    await wire.has(1)
-    for _ in range(3):
-        wire.is_open.clear()
-        await topic.happen(*range(OUTBOX))
-        wire.is_open.set()
-        await wire.has(len(wire.sent) + OUTBOX)
-    assert [seq for _, seq in outline(wire.messages())] == list(range(3 * OUTBOX + 1))
-    assert connection.writer is None
-
-
-async def test_a_client_that_never_reads_is_dropped(
-    the_hub: Hub, actor: Actor, topic: Topic, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connections, "CLOSE_GRACE_S", 0.05)
-    topic.let_read()
-    wire, connection = follow(the_hub, actor, topic)
-    await wire.has(1)
-    wire.is_open.clear()
-    connection.close(4401)
-    connection.offer(wire.sent[0])
-    await eventually(lambda: wire.was_aborted and connection.writer is None)
-    assert len(wire.sent) == 1
 
 
 async def test_a_restart_tells_everybody_and_waits_for_them(the_hub: Hub, actor: Actor, topic: Topic) -> None:

@@ -19,7 +19,7 @@ from prompts import events
 from realtime import bus, hub, metrics, publisher, topics
 from realtime.connection import Connection
 from tests.realtime.clients import ROOT, eventually
-from tests.realtime.test_hub import Wire, outline
+from tests.realtime.following import Wire, outline
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 

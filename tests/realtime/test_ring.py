@@ -5,14 +5,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import override_settings
 
 from realtime.ring import SLOTS, Ring, open_ring
+from tests.realtime.clients import WebProcess
+from tests.realtime.test_subscriptions import emit, tokens
 
 pytestmark = pytest.mark.skipif(open_ring() is None, reason="this system has no io_uring, or forbids it")
+# Fewer than a server of these tests lets in, more than anything else does meanwhile.
+CLIENTS = 10
 Pair = tuple[socket.socket, socket.socket]
 
 
@@ -113,6 +119,34 @@ def test_rings_free_their_files() -> None:
 def test_an_operator_can_do_without() -> None:
     with override_settings(WS_IO_URING=False):
         assert open_ring() is None
+
+
+async def test_events_go_through_it_under_each_server(server: WebProcess, world: dict[str, Any]) -> None:
+    topic = f"runs.{world['run']}"
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(server.connect()) for _ in range(CLIENTS)]
+        for client in clients:
+            await client.subscribe(topic)
+        before = submitted(server.process.pid)
+        await emit(server, tokens(world, "hello"))
+        for client in clients:
+            assert (await client.expect("event"))["data"]["text"] == "hello"
+        after = submitted(server.process.pid)
+        assert max(after[ring] - before[ring] for ring in before) >= CLIENTS
+
+
+def submitted(pid: int) -> dict[str, int]:
+    """How much each ring of that process has taken so far, by the kernel's own account.
+
+    uvloop may have rings, too, which take something when a connection comes or goes.
+    """
+    found = {}
+    for file in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(OSError):  # it has just been closed
+            told = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
+            if "SqTail" in told:
+                found[file.name] = int(told["SqTail"], 0)
+    return found
 
 
 NO_FILE_LEFT = """
