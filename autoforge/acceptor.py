@@ -15,7 +15,8 @@ from contextlib import suppress
 
 # How often a thread that waits for a connection looks whether it is still wanted.
 LOOK_S = 0.1
-# After each connection, the others' turn: 50 at once went to one process of two as a whole.
+# After each connection, the others' turn: 50 at once went to one process of two as a whole. So a process
+# accepts 2,000 a second at most.
 TURN_S = 0.0005
 # After a refusal by the system, as when too many files are open.
 REST_S = 0.1
